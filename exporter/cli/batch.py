@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from exporter.cli import options
+from exporter.cli import options, values
 from exporter.cli.progress import show_cells
 from exporter.jobs.job import Job
 from exporter.planning.option import options_of
@@ -37,14 +37,14 @@ _OF_CELLS = {"keep", "remove", "cuts"}  # the plan says which units each cell ke
     ),
     options.option(
         "--workers",
-        type=options.Whole(1, None),
+        type=values.Whole(1, None),
         section="Workers",
         metavar="COUNT",
         help="Processes on this machine. Default: one for each core.",
     ),
     options.option(
         "--memory",
-        type=options.PARSERS["size"],
+        type=values.PARSERS["size"],
         section="Workers",
         metavar="SIZE",
         help="Memory that the tasks on each host may take together. Default: 80 % of what is free.",

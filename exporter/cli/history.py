@@ -7,8 +7,8 @@ from typing import Any
 
 from exporter.cli import options
 from exporter.cli.exit_codes import printing
-from exporter.cli.options import OutputPath, Parsed, percent
 from exporter.cli.stdout import print_json, print_printable, print_rich
+from exporter.cli.values import OutputPath, Parsed, percent
 
 
 @options.command(

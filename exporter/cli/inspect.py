@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from exporter.cli import options
+from exporter.cli import options, values
 from exporter.cli.progress import show_progress
 from exporter.jobs.job import Job
 from exporter.jobs.options import OPENING
@@ -34,7 +34,7 @@ def command(model: Path, **given: Any) -> int:
 
     With --keep or --remove, also forecast the files that `exporter run` would write.
     """
-    from exporter.cli import show
+    from exporter.cli import show_inspection
     from exporter.jobs.forecast import inspect_with_forecast
     from exporter.jobs.inspect import inspect_file
 
@@ -50,7 +50,7 @@ def command(model: Path, **given: Any) -> int:
             found = inspect_with_forecast(
                 model, cut_options, job, measure_share=given["measure_share"]
             )
-    return show.inspection(found, given)
+    return show_inspection.inspection(found, given)
 
 
 def _selects(given: Mapping[str, Any]) -> bool:
@@ -61,7 +61,7 @@ def _selects(given: Mapping[str, Any]) -> bool:
 def _cut_options(given: Mapping[str, Any]) -> CutOptions | None:
     """None without a selection; then the options of a forecast would have no effect."""
     if _selects(given):
-        labels = options.PATH.convert(given["labels"], None, None) if given["labels"] else None
+        labels = values.PATH.convert(given["labels"], None, None) if given["labels"] else None
         return options.make_cut_options(given, labels=labels)
     every = [each for record in (CutOptions, Job) for each in options_of(record, "inspect")]
     flags = {each.name: each.flag for each in every if each.name not in {*OPENING, "labels"}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from exporter.cli import options
+from exporter.cli import options, values
 from exporter.cli.progress import show_progress
 from exporter.quantization import FLOAT, PRECISIONS
 
@@ -19,7 +19,7 @@ from exporter.quantization import FLOAT, PRECISIONS
     options.output(),
     options.option(
         "--precision",
-        type=options.OneOf([name for name in PRECISIONS if name != FLOAT]),
+        type=values.OneOf([name for name in PRECISIONS if name != FLOAT]),
         required=True,
         section="Quantization",
         help="Precision of the weights; with int8 and int16x8 also of the activations.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from exporter.cli import options
+from exporter.cli import options, values
 from exporter.cli.progress import show_progress
 from exporter.jobs.job import Job
 from exporter.jobs.select_options import SelectOptions
@@ -27,7 +27,7 @@ from exporter.jobs.select_options import SelectOptions
     ),
     options.option(
         "--suggest-merge",
-        type=options.Number(0, min_open=True),
+        type=values.Number(0, min_open=True),
         metavar="SHARE",
         section="Result",
         help="Suggest groups for --merge: units confused in this share of their samples.",

@@ -27,7 +27,7 @@ class Option:
         section: heading in `--help`; ADVANCED for what is rarely needed.
         flag: spelling on the command line, where it is not the field's name; None for an option of
             Python only.
-        parse: how the command line reads a value, a key of `cli.options.PARSERS`; "" for the
+        parse: how the command line reads a value, a key of `cli.values.PARSERS`; "" for the
             parser of the field's type. A field with a path has "path".
         metavar: the value in `--help`.
         choices: the values allowed -> their help; a field with a tuple takes a comma list of them.

@@ -19,7 +19,7 @@ BUGS = {
         "report the output with --debug",
     ),
     "after it": (
-        "exporter.cli.show.inspection",
+        "exporter.cli.show_inspection.inspection",
         70,
         "error: this is a bug in exporter",
         "please report the lines above",

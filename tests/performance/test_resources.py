@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from exporter.cli.options import PARSERS
+from exporter.cli.values import PARSERS
 from exporter.errors import UsageError
 from exporter.jobs.checks import CheckResults
 from exporter.jobs.job import Job

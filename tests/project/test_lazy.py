@@ -94,6 +94,7 @@ ROOMS: dict[str, set[str]] = {
         "show",
         "stderr",
         "stdout",
+        "values",
     },
     "jobs": {
         "job",
