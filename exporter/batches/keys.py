@@ -154,14 +154,14 @@ def _paths(options: Mapping[str, Any], folder: Path) -> Iterator[str]:
         if name in _PATHS and isinstance(value, str):
             yield value
             near = (folder / value).parent
-            yield from (os.path.relpath(near / each, folder) for each in _beside(near))
+            yield from (os.path.relpath(near / each, folder) for each in _outside(near))
         elif name in _SPECS:
             specs = value.values() if isinstance(value, Mapping) else [value]
             for spec in specs:
                 yield from _references(spec)
 
 
-def _beside(folder: Path) -> Iterator[str]:
+def _outside(folder: Path) -> Iterator[str]:
     """Tokenizers next to data."""
     yield from (name for name in _NEIGHBORS if (folder / name).is_file())
     yield from sorted(path.name for path in folder.glob(f"*{_NEIGHBOR_SUFFIX}"))

@@ -37,11 +37,11 @@ from exporter.jobs.run import Session, open_session
 from exporter.jobs.source import OpenedModel, UncutModel
 from exporter.jobs.started import started
 from exporter.jobs.task_quality import check_truth
-from exporter.jobs.variant import files_beside_report
+from exporter.jobs.variant import outside_files_of
 from exporter.output.draft import new_folder
 from exporter.output.files import write_text
-from exporter.output.folder import BESIDE, CELL, CONVERSION
-from exporter.output.manifest import check_manifest, files_beside, write_manifest
+from exporter.output.folder import CELL, CONVERSION, OUTSIDE
+from exporter.output.manifest import check_manifest, outside_files, write_manifest
 from exporter.planning.option import options_of
 from exporter.planning.options import CutOptions
 
@@ -109,20 +109,20 @@ class Worker:
         if not task["force"] and (row := finished_row(out, key["digest"])):
             return {"row": row}  # a worker was lost after it had made the cell
         cut, job = _records(task)
-        earlier = files_beside(out)
+        earlier = outside_files(out)
         with (
             self._session_for(task, cut, job) as session,
             new_folder(out, force=True, wait_s=_WAIT_S) as folder,
         ):
             own = started(job, "run", (task["source"], "-o", task["name"]), cut)
-            report = session.run(own, cut, folder, out, beside=job.share_body)
+            report = session.run(own, cut, folder, out, outside=job.share_body)
             row = row_of(task, report)
             record = {"schema": "exporter/cell/1", "row": row, **key}
             write_text(folder / CELL, json.dumps(record, indent=1) + "\n")
-            beside = files_beside_report(folder, report)
-            write_manifest(folder, beside)
-        for name in {*earlier} - {*beside}:
-            if name.startswith(f"{BESIDE}{out.name}."):  # a model of another kind or precision
+            outside = outside_files_of(folder, report)
+            write_manifest(folder, outside)
+        for name in {*earlier} - {*outside}:
+            if name.startswith(f"{OUTSIDE}{out.name}."):  # a model of another kind or precision
                 (out / name).unlink(missing_ok=True)
         return {"row": row}
 

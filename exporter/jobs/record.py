@@ -22,7 +22,7 @@ from exporter.jobs.source import OpenedModel
 from exporter.ondevice.machine import machine
 from exporter.output.c_source import FORMS
 from exporter.output.files import sha256_of
-from exporter.output.folder import BESIDE
+from exporter.output.folder import OUTSIDE
 from exporter.records import Artifact, Device, Interface, Original, Proof, Report, SelectedUnit
 from exporter.remap import Remap
 from exporter.report.machine import OnDemand, versions
@@ -167,7 +167,7 @@ def describe_artifact(
     """
     graph = model.graph()
     return Artifact(
-        path=model.name if model.name.startswith(BESIDE) else path.name,
+        path=model.name if model.name.startswith(OUTSIDE) else path.name,
         kind=model.kind,
         precision=model.precision,
         bytes=size_bytes(path),

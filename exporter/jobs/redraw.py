@@ -7,7 +7,7 @@ from pathlib import Path
 from exporter.errors import CheckError, UsageError
 from exporter.output.draft import new_file
 from exporter.output.folder import INDEX, MANIFEST, PAGE, REPORT
-from exporter.output.manifest import check_manifest, files_beside, write_manifest
+from exporter.output.manifest import check_manifest, outside_files, write_manifest
 from exporter.records import Report
 from exporter.report.html import to_html, to_index_html
 
@@ -49,7 +49,7 @@ def redraw(folder: Path) -> list[Path]:
             draft.write_text(text)
             draft.publish()
     for name in filter(None, names):
-        write_manifest(folder / name, files_beside(folder / name))
+        write_manifest(folder / name, outside_files(folder / name))
     write_manifest(folder)
     return list(pages)
 

@@ -28,7 +28,7 @@ from exporter.jobs.source import OpenedModel, UncutModel
 from exporter.jobs.started import started
 from exporter.jobs.task_quality import check_truth
 from exporter.jobs.timings import Timings
-from exporter.jobs.variant import Variant, files_beside_report, run_variant, write_texts
+from exporter.jobs.variant import Variant, outside_files_of, run_variant, write_texts
 from exporter.jobs.vocabulary import complete_tokens
 from exporter.output.draft import new_folder
 from exporter.output.files import write_text, writing
@@ -95,14 +95,16 @@ def run_variants(
             target = out / name if name else out  # which may have a URL
             numbered = _numbered(_named(job, name), number, len(variants))
             own_job = started(numbered, "run", (source, "-o", target), options)
-            beside = job.share_body and bool(name)
-            reports[name] = session.run(own_job, options, folder / name, out / name, beside=beside)
+            outside = job.share_body and bool(name)
+            reports[name] = session.run(
+                own_job, options, folder / name, out / name, outside=outside
+            )
         with writing(out):
             complete(folder)
             if any(variants):
                 write_text(folder / INDEX, to_index_html(reports))
             for name in filter(None, variants):
-                write_manifest(folder / name, files_beside_report(folder / name, reports[name]))
+                write_manifest(folder / name, outside_files_of(folder / name, reports[name]))
             write_manifest(folder)
         return reports
 
@@ -129,7 +131,7 @@ class Session:
     _calibration: dict[Any, Samples | None] = field(default_factory=dict)
 
     def run(
-        self, job: Job, options: CutOptions, folder: Path, out: Path, *, beside: bool = False
+        self, job: Job, options: CutOptions, folder: Path, out: Path, *, outside: bool = False
     ) -> Report:
         """Make the files of one selection and the report in a folder, without a manifest.
 
@@ -137,7 +139,7 @@ class Session:
             job: may differ from that of the session in targets, precisions, gates and limits.
             folder: is written.
             out: what the folder is called in the end.
-            beside: write model files next to the folder, under its name and theirs: files that
+            outside: write model files next to the folder, under its name and theirs: files that
                 share a body are in one folder.
         """
         models, calibration = self.models(job), self.calibration(job)
@@ -146,7 +148,7 @@ class Session:
         labeled, file = with_label_file(opened.model, opened.path, options)
         tokens = complete_tokens(opened.model, labeled, opened.path)
         own = replace(opened, warnings=(*opened.warnings, *note(file), *tokens.notes))
-        variant = Variant(job, own, tokens.options, folder, out, *known, beside=beside)
+        variant = Variant(job, own, tokens.options, folder, out, *known, outside=outside)
         report = run_variant(variant, tokens)
         write_texts(folder, label_texts(file, report.remap))
         return report

@@ -25,7 +25,7 @@ from exporter.output.folder import (
     REPORT,
     check_output_folder,
 )
-from exporter.output.manifest import check_manifest, files_beside, write_manifest
+from exporter.output.manifest import check_manifest, outside_files, write_manifest
 from exporter.output.sidecar import sidecar_path
 from exporter.records import Report
 from exporter.report.html import to_html, to_index_html
@@ -145,5 +145,5 @@ def _write_manifests(source: Path, folder: Path) -> None:
     """Write the manifests that the source has; those of inner folders first."""
     places = [path.parent.relative_to(source) for path in source.rglob(MANIFEST)]
     for place in sorted(places, key=lambda each: len(each.parts), reverse=True):
-        beside: Iterable[str] = files_beside(source / place)
-        write_manifest(folder / place, [each for each in beside if not BODY.fullmatch(each[3:])])
+        outside: Iterable[str] = outside_files(source / place)
+        write_manifest(folder / place, [each for each in outside if not BODY.fullmatch(each[3:])])

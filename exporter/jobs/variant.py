@@ -35,7 +35,7 @@ from exporter.jobs.task_quality import QualityMeter
 from exporter.jobs.vocabulary import TokenCut
 from exporter.output.c_source import FORMS, sources
 from exporter.output.files import write_text, writing
-from exporter.output.folder import BESIDE, PAGE
+from exporter.output.folder import OUTSIDE, PAGE
 from exporter.output.scratch import scratch_folder
 from exporter.performance.memory import ModelFile, Originals
 from exporter.planning.cut import Cut
@@ -57,7 +57,7 @@ class Variant(Maker):
         out: what the folder is called in the end.
         models: the uncut model of every kind that is written.
         inputs, memory, known, fleet: of the session.
-        beside: see `Session.run`.
+        outside: see `Session.run`.
     """
 
     folder: Path
@@ -68,16 +68,18 @@ class Variant(Maker):
     memory: Originals
     known: KnownAnswers
     fleet: Fleet
-    beside: bool = False
+    outside: bool = False
 
     def name_of(self, kind: str, precision: str) -> str:
         """The path of a model file, relative to the folder."""
         name = pruned_name(kind, precision)
-        return f"{BESIDE}{self.folder.name}.{name}" if self.beside else name
+        return f"{OUTSIDE}{self.folder.name}.{name}" if self.outside else name
 
     def path_of(self, name: str) -> Path:
         """The path of a model file with this relative path."""
-        return self.folder.parent / name.removeprefix(BESIDE) if self.beside else self.folder / name
+        return (
+            self.folder.parent / name.removeprefix(OUTSIDE) if self.outside else self.folder / name
+        )
 
     def measure(self, uncut: UncutModel, pruned: Model, path: Path) -> CheckResults:
         if not (uncut.path and KINDS[uncut.model.kind].benchmarked):
@@ -129,11 +131,11 @@ class Variant(Maker):
                 copy_model(uncut.path, self.folder / _kept_name(uncut.path))
 
 
-def files_beside_report(folder: Path, report: Report) -> list[str]:
+def outside_files_of(folder: Path, report: Report) -> list[str]:
     """The model files next to the folder of a report, and their bodies, for its manifest."""
-    models = [each.path for each in report.artifacts if each.path.startswith(BESIDE)]
+    models = [each.path for each in report.artifacts if each.path.startswith(OUTSIDE)]
     files = (file for each in models for file in KINDS["onnx"].files_of(folder.parent / each[3:]))
-    return [f"{BESIDE}{file.name}" for file in files]
+    return [f"{OUTSIDE}{file.name}" for file in files]
 
 
 def _kept_name(uncut: Path) -> str:

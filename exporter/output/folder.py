@@ -14,7 +14,7 @@ MANIFEST = "SHA256SUMS"  # see `manifest`
 REPORT = "report.json"  # every result folder contains it, or each of its variants does
 CELL, CONVERSION = "cell.json", "conversion.json"  # in folders that a batch writes
 JOURNAL = "journal.jsonl"  # of a batch: a line for each task, with its time
-BESIDE = "../"  # before the name of a file that a folder's report and manifest list
+OUTSIDE = "../"  # before the name of a file that a folder's report and manifest list
 BODY = re.compile(r"body-[0-9a-f]{16}\.data")  # name of a file that several models read
 PAGE, INDEX = "report.html", "index.html"  # of a job, and of a folder of variants
 

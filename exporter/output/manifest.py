@@ -14,7 +14,7 @@ from pathlib import Path
 
 from exporter.errors import CheckError
 from exporter.output.files import sha256_of, write_text
-from exporter.output.folder import BESIDE, JOURNAL, MANIFEST
+from exporter.output.folder import JOURNAL, MANIFEST, OUTSIDE
 from exporter.output.place import is_place
 from exporter.selection.text_file import refuse_special
 
@@ -42,15 +42,15 @@ class ManifestCheck:
         return not (self.missing or self.changed or self.extra)
 
 
-def write_manifest(folder: Path, beside: Iterable[str] = ()) -> None:
+def write_manifest(folder: Path, outside: Iterable[str] = ()) -> None:
     """Write the SHA-256 of every file in a folder, in the order of their names.
 
     A folder in it that has a manifest is not read again.
 
     Args:
-        beside: further files, next to the folder: "../NAME".
+        outside: further files, next to the folder: "../NAME".
     """
-    names, known = sorted({*_files(folder), *beside}), dict[str, str]()
+    names, known = sorted({*_files(folder), *outside}), dict[str, str]()
     for name in names:
         if name.endswith(f"/{MANIFEST}"):
             part = name.removesuffix(MANIFEST)
@@ -69,7 +69,7 @@ def check_manifest(folder: Path) -> ManifestCheck:
         OSError: a file cannot be read.
     """
     expected = _read(folder)
-    found = {*_files(folder), *(name for name in _beside(expected) if (folder / name).is_file())}
+    found = {*_files(folder), *(name for name in _outside(expected) if (folder / name).is_file())}
     present = sorted(expected.keys() & found)
     matching = tuple(name for name in present if sha256_of(folder / name) == expected[name])
     return ManifestCheck(
@@ -80,17 +80,17 @@ def check_manifest(folder: Path) -> ManifestCheck:
     )
 
 
-def files_beside(folder: Path) -> list[str]:
+def outside_files(folder: Path) -> list[str]:
     """The files next to a folder that its manifest lists; none without one that can be read."""
     try:
-        return _beside(_read(folder))
+        return _outside(_read(folder))
     except (CheckError, OSError):
         return []
 
 
-def _beside(names: Iterable[str]) -> list[str]:
+def _outside(names: Iterable[str]) -> list[str]:
     """Names of files next to a folder. Others that lead out of it are missing in any case."""
-    return [n for n in names if n.startswith(BESIDE) and "/" not in n.removeprefix(BESIDE)]
+    return [n for n in names if n.startswith(OUTSIDE) and "/" not in n.removeprefix(OUTSIDE)]
 
 
 def _files(folder: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Heads whose units a Gather takes: the options that fit them, and what the user is told."""
+"""Heads whose units a Gather takes: the options that fit them, and the warning about them."""
 
 from __future__ import annotations
 

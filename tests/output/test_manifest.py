@@ -12,7 +12,7 @@ import pytest
 
 from exporter.errors import CheckError
 from exporter.output.draft import new_folder
-from exporter.output.manifest import check_manifest, files_beside, write_manifest
+from exporter.output.manifest import check_manifest, outside_files, write_manifest
 
 FILES = {
     "report.json": b"{}",
@@ -111,7 +111,7 @@ def test_damaged_manifest(name: str, folder: Path) -> None:
     (folder / "SHA256SUMS").write_bytes(content)
     with pytest.raises(CheckError, match=message):
         check_manifest(folder)
-    assert files_beside(folder) == []
+    assert outside_files(folder) == []
 
 
 def test_interrupted_copy(folder: Path) -> None:
