@@ -280,7 +280,7 @@ def test_a_hint_names_keep_ids_only_where_it_helps(tmp_path: Path) -> None:
 def test_a_computed_value_next_to_ids_is_no_token(tmp_path: Path) -> None:
     source = inserting(5)
     largest = helper.make_node("ReduceMax", ["ids"], ["largest"], "largest", axes=[1])
-    joined = helper.make_node("Concat", ["largest", "ids"], ["extra"], "beside", axis=1)
+    joined = helper.make_node("Concat", ["largest", "ids"], ["extra"], "joined", axis=1)
     source.graph.node.extend([largest, joined])
     extra = helper.make_tensor_value_info("extra", onnx.TensorProto.INT64, None)
     source.graph.output.append(extra)
