@@ -25,18 +25,17 @@ class OnnxFile:
     def __init__(self, spec: Spec) -> None:
         import onnxruntime
 
-        from exporter.ondevice.onnx_session import run_options, session_options
+        from exporter.ondevice.onnx_session import session_options
 
         providers = onnx_providers(spec.provider, onnxruntime.get_available_providers())
         options = session_options(spec.threads)
         self._session = onnxruntime.InferenceSession(spec.path, options, providers=providers)
         check_active(self._session, providers)
         self._outputs = [each.name for each in self._session.get_outputs()]
-        self._options = run_options()
         self.engine = engine_text(f"onnxruntime {onnxruntime.__version__}", spec.provider)
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        values = self._session.run(self._outputs, dict(inputs), self._options)
+        values = self._session.run(self._outputs, dict(inputs))
         return dict(zip(self._outputs, values))
 
     def prepare(self, inputs: Mapping[str, Any]) -> Callable[[], object]:
@@ -44,8 +43,8 @@ class OnnxFile:
 
         ends = (*self._session.get_inputs(), *self._session.get_outputs())
         if any("string" in each.type or not each.type.startswith("tensor") for each in ends):
-            return partial(self._session.run, self._outputs, dict(inputs), self._options)
-        return bound_run(self._session, inputs, self._outputs, self._options)
+            return partial(self._session.run, self._outputs, dict(inputs))
+        return bound_run(self._session, inputs, self._outputs)
 
 
 class TfliteFile:

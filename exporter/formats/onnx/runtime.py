@@ -14,7 +14,7 @@ from exporter.formats.onnx.classical.maps import array_of_maps, labels_of_maps
 from exporter.formats.onnx.external_data import ExternalData
 from exporter.formats.onnx.session import RUNTIME_ERRORS, is_plain, load_session, run_session
 from exporter.graph import Array
-from exporter.ondevice.onnx_session import bound_run, run_options, session_options
+from exporter.ondevice.onnx_session import bound_run, session_options
 from exporter.ondevice.providers import engine_text
 
 _UNKNOWN = "is not a registered function/op"
@@ -39,7 +39,6 @@ class OnnxRunner:
     ) -> None:
         self.engine = engine_text(f"onnxruntime {onnxruntime.__version__}", options.provider)
         self._name = name
-        self._run_options = run_options()
         try:
             self._session, self._values = load_session(
                 model, name, session_options(options.threads), external, options.provider
@@ -53,7 +52,7 @@ class OnnxRunner:
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         try:
-            results = run_session(self._session, self._outputs, inputs, self._run_options)
+            results = run_session(self._session, self._outputs, inputs)
         except RUNTIME_ERRORS as error:
             fact = f"onnxruntime cannot run {self._name}: {_one_line(error)}"
             raise ModelError(fact, self._length_hint(inputs)) from error
@@ -76,8 +75,8 @@ class OnnxRunner:
         """See `exporter.formats.model.TimedRunner`; outputs stay in the runtime."""
         ends = (*self._session.get_inputs(), *self._session.get_outputs())
         if not all(is_plain(end.type) and "string" not in end.type for end in ends):
-            return partial(run_session, self._session, self._outputs, inputs, self._run_options)
-        return bound_run(self._session, inputs, self._outputs, self._run_options)
+            return partial(run_session, self._session, self._outputs, inputs)
+        return bound_run(self._session, inputs, self._outputs)
 
 
 def _one_line(error: Exception) -> str:

@@ -143,7 +143,6 @@ def run_session(
     session: Session,
     outputs: Sequence[str],
     feed: Mapping[str, Array],
-    options: onnxruntime.RunOptions,
 ) -> list[Any]:
     """The values of outputs; those of dtypes that NumPy does not have are those of `ml_dtypes`.
 
@@ -154,8 +153,8 @@ def run_session(
     ends = {end.name: end.type for end in (*session.get_inputs(), *session.get_outputs())}
     dtypes = (dtype_of_type(ends[name]) for name in (*feed, *outputs) if name in ends)
     if all(dtype in _PLAIN or not dtype for dtype in dtypes):  # "": a sequence, or a map
-        return list(session.run(outputs, {n: np.asarray(v) for n, v in feed.items()}, options))
-    results = session.run_with_ort_values(outputs, ort_values(session, feed), options)
+        return list(session.run(outputs, {n: np.asarray(v) for n, v in feed.items()}))
+    results = session.run_with_ort_values(outputs, ort_values(session, feed))
     return [_array(result) for result in results]
 
 
