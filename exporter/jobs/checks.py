@@ -186,12 +186,17 @@ def _save_worst(job: Job, cases: tuple[WorstCase, ...], inputs: Samples) -> tupl
 
 
 def prove_cut(
-    job: Job, original: Model, pruned: Model, remap: Remap | None
+    job: Job,
+    original: Model,
+    pruned: Model,
+    remap: Remap | None,
+    recovered: Remap | None = None,
 ) -> tuple[Proof | None, CheckResults]:
     """Compare the structure of a file with the cut of its original; None if the job verifies not.
 
     Args:
         remap: in the pruned file, or next to it; None if it was not cut.
+        recovered: what the weights show if there is no remap.
 
     Returns:
         The proof, and a failed check if the file is different.
@@ -201,7 +206,7 @@ def prove_cut(
     from exporter.proof.prove import prove
 
     with interpreting(f"comparing the structure of {pruned.name}"):
-        proof = prove(original, pruned, remap, quantized=_is_quantized(job))
+        proof = prove(original, pruned, remap, quantized=_is_quantized(job), recovered=recovered)
     if proof.result != "different":
         return proof, CheckResults()
     different = Check.of_fact("cut", pruned.name, "structure", False, proof.reason)

@@ -56,10 +56,10 @@ def verify_files(original: Path, pruned: Path, job: Job) -> Report:
         results = _provenance(source.model, model, sidecar)
         results += CheckResults.warn(*opened_pruned.warnings)
         results += _precision_check(model, stated)
-        proof, structure = prove_cut(job, source.model, model, remap)
-        results += structure
         other = counterpart(source.model, model, remap, job)
-        results += CheckResults.warn(*other.warnings)
+        recovered = other.remap if remap is None else None
+        proof, structure = prove_cut(job, source.model, model, remap, recovered)
+        results += structure + CheckResults.warn(*other.warnings)
         has_own_names = other.model is model
         model, remap = other.model, other.remap
         with job.fleet() as fleet:

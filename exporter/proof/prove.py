@@ -28,7 +28,12 @@ _SHOWN = 3  # differences; the others are counted
 
 
 def prove(
-    original: Model, cut: Model, remap: Remap | None, *, quantized: bool | None = None
+    original: Model,
+    cut: Model,
+    remap: Remap | None,
+    *,
+    quantized: bool | None = None,
+    recovered: Remap | None = None,
 ) -> Proof:
     """Compare a file with the cut of the original that its remap describes.
 
@@ -38,6 +43,8 @@ def prove(
         remap: in the file, or next to it; None if the file was not cut.
         quantized: whether the file was quantized after the original; None if its remap states it.
             How the file looks does not count.
+        recovered: the remap that the weights of a file without one show. It is a guess, so it can
+            prove the file, and never make it "different".
     """
     if not (isinstance(original, HasStructure) and isinstance(cut, HasStructure)):
         return Proof("sampled", "Keras models have no structure that can be compared")
@@ -46,7 +53,7 @@ def prove(
     if quantized is None:
         quantized = quantized_since(original, cut, remap) is not None
     if remap is None or remap.is_same_cut(original.remap):
-        return _prove_uncut(original.structure(), cut.structure(), quantized=quantized)
+        return _prove_uncut(original, cut, recovered, quantized=quantized)
     if original.remap is not None and not remap.steps:
         return Proof("sampled", "the file does not record the steps of its cuts")
     return _prove_cut(original, cut, remap, quantized=quantized)
@@ -72,12 +79,21 @@ def _structure(model: Model) -> Structure:
     return model.structure()
 
 
-def _prove_uncut(original: Structure, found: Structure, *, quantized: bool) -> Proof:
+def _prove_uncut(original: Model, cut: Model, recovered: Remap | None, *, quantized: bool) -> Proof:
     if quantized:
         return Proof("sampled", "it was quantized")
-    if not compare_structures(original, found):
+    found = _structure(cut)
+    if not compare_structures(_structure(original), found):
         return Proof("proved", "")
-    return Proof("sampled", "it was not cut from this file, and its structure is another one")
+    if recovered is None:
+        return Proof("sampled", "it states no cut of this file, and its structure is another one")
+    try:
+        made = rederive(original, recovered)
+    except ExporterError as error:
+        return Proof("sampled", f"the units that it seems to keep cannot be cut: {error.message}")
+    if not compare_structures(_structure(made.model), found):
+        return Proof("proved", "")
+    return Proof("sampled", "a cut to the units that it seems to keep has another structure")
 
 
 def _judge(expected: Structure, found: Structure, tables: list[Difference]) -> Proof:

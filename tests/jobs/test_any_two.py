@@ -190,6 +190,27 @@ def test_the_remap_is_recovered_from_the_rows(
     assert {check.output for check in report.checks} == {"y", "y (z)"}
 
 
+@pytest.mark.parametrize(("change", "result"), [(0.0, "proved"), (1e-9, "sampled")])
+def test_a_cut_without_its_remap_is_proved_if_it_is_a_cut_to_the_recognized_units(
+    original: Path, tmp_path: Path, change: float, result: str
+) -> None:
+    import onnx as library  # noqa: PLC0415 - to remove the remap as another tool would
+
+    exporter.prune(original, keep=[4, 2]).save(tmp_path / "cut.onnx")
+    proto = library.load(tmp_path / "cut.onnx")
+    del proto.metadata_props[:]
+    for constant in proto.graph.initializer:
+        value = library.numpy_helper.to_array(constant)
+        if value.dtype.kind == "f":
+            changed = (value * (1 + change)).astype(value.dtype) + np.float32(change)
+            constant.CopyFrom(library.numpy_helper.from_array(changed, constant.name))
+    library.save(proto, tmp_path / "bare.onnx")
+    report = exporter.verify(original, tmp_path / "bare.onnx")
+    assert report.ok
+    assert report.artifacts[0].proof is not None
+    assert report.artifacts[0].proof.result == result
+
+
 def test_units_of_a_quantized_file_are_recognized(original: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=onnx.numbers(100, 6, seed=1))
     small = exporter.prune(original, keep=[0, 1, 3])
