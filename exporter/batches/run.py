@@ -82,6 +82,9 @@ class BatchOptions:
 def write_batch(plan: Plan, out: str | Path | None, options: BatchOptions) -> Batch:
     """`run_batch` into a folder, or into storage: what is there is read first and then replaced.
 
+    What goes to storage is made in the cache. It stays there if the batch ends early, so that the
+    next one on this machine continues it.
+
     Args:
         out: None for the output of the plan.
 
@@ -95,13 +98,18 @@ def write_batch(plan: Plan, out: str | Path | None, options: BatchOptions) -> Ba
         return run_batch(plan, Path(out) if out else plan.folder / target, options)
     if scheme_of(target) == "file":
         return run_batch(plan, local_file(target), options)
-    from exporter.storage.fetch import fetch  # noqa: PLC0415 - few batches need it
+    from exporter.storage.fetch import fetch, held_folder  # noqa: PLC0415 - few batches need it
     from exporter.storage.upload import exists, writable  # noqa: PLC0415 - likewise
 
-    with writable(target, force=True) as folder:
+    with held_folder(target) as local, writable(target, force=True, local=local) as folder:
         if exists(target):
-            shutil.copytree(fetch(target), folder)
+            shutil.copytree(fetch(target), folder, copy_function=_copy_new, dirs_exist_ok=True)
         return run_batch(plan, folder, options)
+
+
+def _copy_new(source: str, target: str) -> str:
+    """Copy a file that is not there yet. A cell with files of two versions is made again."""
+    return target if Path(target).exists() else shutil.copyfile(source, target)
 
 
 def run_batch(plan: Plan, out: Path, options: BatchOptions) -> Batch:

@@ -1,8 +1,9 @@
 """Read a URL through a local cache that is addressed by content.
 
-    CACHE/objects/DIGEST/NAME     a file, or a folder, with the files that belong to it
-    CACHE/index/HASH OF THE URL   the state of the URL when it was read (an ETag, for example), the
-                                  digest, and the name
+    CACHE/objects/DIGEST/NAME   a file, or a folder, with the files that belong to it
+    CACHE/index/HASH            of a URL: its state when it was read (an ETag, for example), the
+                                digest and the name
+    CACHE/unfinished/HASH       of a URL: what a batch that ended early has made for it
 
 The digest is the SHA-256 of the lines that `sha256sum` prints for the files. It is checked whenever
 the cache is used: a damaged copy is read again. Objects appear whole, by a rename.
@@ -14,14 +15,15 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from exporter.errors import ExporterError, UsageError
 from exporter.formats import KINDS
-from exporter.output.files import sha256_of
+from exporter.output.files import sha256_of, writing
+from exporter.output.publish import held_place
 from exporter.output.scratch import scratch_folder, temporary_files
 from exporter.storage.urls import (
     UrlPath,
@@ -42,6 +44,23 @@ def cache_folder() -> Path:
     if given := os.environ.get(CACHE):
         return Path(given)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "exporter"
+
+
+@contextmanager
+def held_folder(url: str) -> Iterator[Path]:
+    """A locked folder for the files that go to a URL; it is removed if the block raises no error.
+
+    Raises:
+        OutputError: another process makes them, or the cache cannot be written.
+    """
+    folder = cache_folder() / "unfinished" / hashlib.sha256(url.encode()).hexdigest()
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    with held_place(folder):
+        with writing(folder):
+            folder.mkdir(exist_ok=True)
+        yield folder
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def fetch(url: str) -> Path:

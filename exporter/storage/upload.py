@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -34,13 +34,16 @@ _HINT = "check the URL, the network, and the credentials in the environment"
 
 
 @contextmanager
-def writable(target: str | Path, *, force: bool = False) -> Iterator[Path]:
+def writable(
+    target: str | Path, *, force: bool = False, local: Path | None = None
+) -> Iterator[Path]:
     """The local path to write instead of a target; a URL is uploaded when the block ends.
 
     If the block raises an error, or writes nothing, nothing appears.
 
     Args:
         force: an existing target may be replaced.
+        local: a folder for what is uploaded; None for a temporary one.
 
     Raises:
         OutputError: the target exists, is read-only, or cannot be written.
@@ -64,7 +67,7 @@ def writable(target: str | Path, *, force: bool = False) -> Iterator[Path]:
     with _reporting(url):
         if system.exists(path) and not force:
             raise OutputError(f"{redact(url)} exists", "use --force to replace it")
-    with scratch_folder() as folder:
+    with scratch_folder() if local is None else nullcontext(local) as folder:
         yield url_path(folder / name, url)
         files = sorted(each for each in folder.rglob("*") if each.is_file())
         if files:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import json
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +17,12 @@ from click.testing import CliRunner
 
 import exporter
 from exporter.batches import host
+from exporter.batches.run import Progress
 from exporter.cli import prune as prune_command
 from exporter.errors import OutputError, UsageError
 from exporter.storage import fetch as fetch_module
 from exporter.storage import upload as upload_module
-from exporter.storage.fetch import cache_folder, fetch
+from exporter.storage.fetch import CACHE, cache_folder, fetch
 from exporter.storage.upload import writable
 from exporter.storage.urls import filesystem, redact, scheme_of
 from tests.builders.batches import FAST, InThread, content
@@ -389,6 +391,42 @@ def test_a_plan_of_urls_gives_what_one_of_files_gives(
     assert not [key for key in keys(s3) if ".exporter" in key]
     with pytest.raises(UsageError, match="no file s3://lab/none"):
         exporter.batch({**plan, "models": {"net": "s3://lab/none.onnx"}})
+
+
+def test_a_batch_that_is_stopped_before_its_upload_continues(
+    s3: Any, shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "Child", InThread)
+    monkeypatch.chdir(tmp_path)
+    plan = {
+        "models": {"net": str(shelf / "net.onnx")},
+        "selections": {"one": "0,1", "two": "1,2", "three": "2,3"},
+        "options": FAST,
+        "output": "s3://lab/stopped",
+    }
+
+    def stop(progress: Progress) -> None:
+        if progress.done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        exporter.batch(plan, workers=1, on_cell=stop)
+    assert not s3.find("lab/stopped")
+    assert len(exporter.batch(plan).reused) == 2
+    assert exporter.verify("s3://lab/stopped").ok
+    assert len(s3.glob("lab/stopped/net/*/*.onnx")) == 3
+    assert not list((Path(os.environ[CACHE]) / "unfinished").glob("*/*"))
+
+    # Cells that another machine adds meanwhile stay.
+    own = os.environ[CACHE]
+    with pytest.raises(KeyboardInterrupt):
+        exporter.batch(plan, force=True, workers=1, on_cell=stop)
+    monkeypatch.setenv(CACHE, str(tmp_path / "other machine"))
+    assert exporter.batch({**plan, "selections": {"four": "3,4"}}).ok
+    monkeypatch.setenv(CACHE, own)
+    assert len(exporter.batch(plan).reused) >= 2
+    assert len(s3.glob("lab/stopped/net/*/*.onnx")) == 4
+    assert exporter.verify("s3://lab/stopped").ok
 
 
 def test_selections_by_url(s3: Any, shelf: Path) -> None:
