@@ -69,6 +69,7 @@ class Quantization:
 
 _BLOCK = 1 << 18  # values: they stay in the processor's cache
 _CACHE_LINE = 64  # bytes that the processor reads at once
+_SMALL = 16 << 20  # bytes of a constant that is read completely, for the next cuts of the model
 _PACKED_BITS = {"int2": 2, "uint2": 2, "int4": 4, "uint4": 4, "float4e2m1fn": 4}  # in files
 
 
@@ -114,11 +115,14 @@ class Tensor:
         """
         if self.read is None or not self.dtype.startswith(("float", "bfloat")):
             return 0
+        if axis in self._finite and self._finite[axis][positions].all():
+            return 0
         values = np.ascontiguousarray(self.read())
         length, row = values.shape[axis], prod(values.shape[axis + 1 :]) * values.itemsize
         finite = self._finite.setdefault(axis, np.zeros(length, bool))
         unread = positions[~finite[positions]]
-        if row < _CACHE_LINE and len(unread) * _CACHE_LINE > length * row:  # all lines are read
+        reads_all_lines = row < _CACHE_LINE and len(unread) * _CACHE_LINE > length * row
+        if reads_all_lines or values.nbytes <= _SMALL:
             flat = values.reshape(-1)
             starts = range(0, len(flat), _BLOCK)
             finite[:] = not _count_nonfinite(flat[i : i + _BLOCK] for i in starts)

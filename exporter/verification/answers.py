@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, tee
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from exporter.data.samples import Samples, to_model_inputs
@@ -35,16 +36,37 @@ class Block:
     pruned: Sequence[Answers]
 
 
+class _Key(NamedTuple):
+    """How answers were computed."""
+
+    is_batch: bool
+    options: RunOptions
+    tensors: frozenset[str]
+
+    def includes(self, other: _Key) -> bool:
+        return self[:2] == other[:2] and self.tensors >= other.tensors
+
+
 class KnownAnswers:
-    """The answers of original models to the samples of one job, for further comparisons.
+    """The answers of models to the samples of one job, for further comparisons.
 
     Those of a model are kept while it is in use, if they take at most 64 MB. Other samples have
-    other answers: those of the first samples are kept.
+    other answers: those of the first samples are kept, and of a batch of them.
     """
 
     def __init__(self) -> None:
-        self._kept: WeakKeyDictionary[Model, dict[object, list[Answers]]] = WeakKeyDictionary()
+        self._kept: WeakKeyDictionary[Model, dict[_Key, list[Answers]]] = WeakKeyDictionary()
         self._samples: Mapping[str, Array] | None = None
+        self._batch: Samples | None = None
+
+    def batch_of(
+        self, samples: Samples, join: Callable[[Samples], Samples | None]
+    ) -> Samples | None:
+        """A batch that `join` makes: the same one in every comparison on the same samples."""
+        if samples.values is not self._samples:
+            return join(samples)
+        self._batch = self._batch or join(samples)
+        return self._batch
 
     def of(
         self,
@@ -60,13 +82,18 @@ class KnownAnswers:
         """
         if self._samples is None:
             self._samples = samples.values
-        if samples.values is not self._samples:
+        is_batch = self._batch is not None and samples.values is self._batch.values
+        if samples.values is not self._samples and not is_batch:
             yield from run(shown, feeds, options)
             return
         model, tensors = shown
-        kept, key = self._kept.setdefault(model, {}), (frozenset(tensors), options)
-        if key in kept:
-            yield from (answers for answers, _ in zip(kept[key], feeds, strict=True))
+        kept = self._kept.setdefault(model, {})
+        key = _Key(is_batch, options, frozenset(tensors))
+        known = next((found for each, found in kept.items() if each.includes(key)), None)
+        if known is not None:
+            wanted = {*model.graph().outputs, *tensors}
+            for answers, _ in zip(known, feeds, strict=True):
+                yield {name: value for name, value in answers.items() if name in wanted}
             return
         found: list[Answers] = []
         size = 0
@@ -132,13 +159,17 @@ def answer_blocks(
     before = known.of(shown[0], samples, for_original, options)
     if samples.in_memory:  # one model after the other, so that one of them is loaded at a time
         before = _computed_ahead(before)
-    masked = (
-        {**feed, **{name: values[i] for name, values in masks.items()}}
-        for i, feed in enumerate(for_pruned)
-    )
+    if masks:
+        masked = (
+            {**feed, **{name: values[i] for name, values in masks.items()}}
+            for i, feed in enumerate(for_pruned)
+        )
+        after = run(shown[1], masked, options)
+    else:
+        after = known.of(shown[1], samples, for_pruned, options)
     rows: list[tuple[Mapping[str, Array], Answers, Answers]] = []
     done = size = 0
-    for row in zip(inputs, before, run(shown[1], masked, options), strict=True):
+    for row in zip(inputs, before, after, strict=True):
         rows.append(row)
         size += sum(value.nbytes for arrays in row for value in arrays.values())
         if len(rows) == _MOST_SAMPLES or size >= _MOST_BYTES:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from exporter.formats.model import Model
 from exporter.graph import Array
 from exporter.records import Check
 from exporter.remap import HeadRemap
-from exporter.verification.roles import Stage
+from exporter.verification.roles import Answers, Stage
 from exporter.verification.token_ids import pair_inputs
 from exporter.verification.verify import VerifyOptions, verify_pair
 
@@ -38,18 +39,22 @@ def batch_check(
 
     Args: see `verify_pair`.
     """
-    three = _three(options.samples, (original, pruned))
+    if _has_fixed_batch(options.samples, (original, pruned)):
+        return None
+    three = options.known.batch_of(options.samples, _three)
     if three is None:
         return None
     whole = replace(options, samples=three, run=replace(options.run, batch=BATCH))
     try:
-        detail = _mixed(original, pruned, tables, whole)
-        if detail and _mixed(original, original, (), whole):
-            return None  # its results depend on the other samples of a batch
-        if not detail and stage != "quantize":  # three samples are too few for its limits
+        bad: list[Check] = []
+        if stage != "quantize":  # three samples are too few for its limits
             checks = verify_pair(stage, original, pruned, tables, whole).checks
-            bad = [check for check in checks if not check.passed]
-            detail = f"{bad[0].output} differs from the original" if bad else ""
+            bad += [check for check in checks if not check.passed]
+        detail = _mixed(original, pruned, tables, options, three)
+        if detail and _mixed(original, original, (), options, three):
+            return None  # its results depend on the other samples of a batch
+        if bad and not detail:
+            detail = f"{bad[0].output} differs from the original"
     except ExporterError as error:
         if not _runs(original, whole):
             return None  # its batch is open in name only
@@ -57,12 +62,18 @@ def batch_check(
     return Check.of_fact(stage, pruned.name, "batch", not detail, detail, BATCH)
 
 
-def _three(samples: Samples, models: Sequence[Model]) -> Samples | None:
-    """The first three samples as one batch; None if an input of a model has a fixed batch."""
-    for model in models:
-        graph = model.graph()
-        if any(graph.shape(name)[:1] != (None,) for name in samples.values if name in graph.inputs):
-            return None
+def _has_fixed_batch(samples: Samples, models: Sequence[Model]) -> bool:
+    graphs = [model.graph() for model in models]
+    return any(
+        graph.shape(name)[:1] != (None,)
+        for graph in graphs
+        for name in samples.values
+        if name in graph.inputs
+    )
+
+
+def _three(samples: Samples) -> Samples | None:
+    """The first three samples as one batch; None if they are batches, or differ in shape."""
     joined = {}
     for name, values in samples.values.items():
         each = [values[i % samples.count] for i in range(BATCH)]
@@ -83,17 +94,30 @@ def _runs(model: Model, options: VerifyOptions) -> bool:
 
 
 def _mixed(
-    original: Model, model: Model, tables: Sequence[HeadRemap], options: VerifyOptions
+    original: Model,
+    model: Model,
+    tables: Sequence[HeadRemap],
+    options: VerifyOptions,
+    three: Samples,
 ) -> str:
     """Which output of the batch is not that of three single runs; "" if none."""
     if options.precision in _RANGES_OF_BATCH:
         return ""
-    graph = model.graph()
-    (batch,) = pair_inputs(options.samples, original, model, tables).cut.feeds()
-    runner = model.runner(options.run)
-    together = runner(to_model_inputs(batch, graph))
-    feeds = (_one(batch, i, options.samples.values) for i in range(BATCH))
-    single = [runner(to_model_inputs(feed, graph)) for feed in feeds]
+    fed = pair_inputs(three, original, model, tables)
+    run = replace(options.run, batch=BATCH)
+    together: Answers
+    single: Sequence[Answers]
+    if fed.different:
+        (batch,) = fed.cut.feeds()
+        feeds = (batch, *(_one(batch, i, three.values) for i in range(BATCH)))
+        runner, graph = model.runner(run), model.graph()
+        together, *single = (runner(to_model_inputs(feed, graph)) for feed in feeds)
+    else:  # another comparison has run the model on them
+        samples, outputs = options.samples, (model, ())
+        (together,) = options.known.of(outputs, three, three.feeds(), run)
+        every = options.known.of(outputs, samples, samples.feeds(), options.run)
+        first = list(islice(every, BATCH))
+        single = [first[i % len(first)] for i in range(BATCH)]
     apart = _APART if model.precision == "fp32" else _APART_ROUNDED
     for name, value in together.items():
         rows = [each[name] for each in single]
