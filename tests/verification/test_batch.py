@@ -17,8 +17,9 @@ from exporter.formats.tflite import from_bytes
 from exporter.graph.lengths import Lengths
 from exporter.planning.cut import CutOptions, plan_cut
 from exporter.records import Check
+from exporter.verification import answers
 from exporter.verification.batch import batch_check
-from exporter.verification.verify import VerifyOptions
+from exporter.verification.verify import VerifyOptions, verify_pair
 from tests.builders import mode_cells
 from tests.builders import onnx_models as onnx
 from tests.builders.tflite_builder import Builder
@@ -70,6 +71,28 @@ def test_an_open_batch_is_tried() -> None:
     assert found is not None
     assert found.passed
     assert (found.metric, found.samples) == ("batch", 3)
+
+
+def test_an_original_computes_the_batch_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For all files that are compared with it on the same samples."""
+    model, ran = onnx.classifier(), []
+    runs = answers.run
+
+    def counted(shown: Any, *rest: Any) -> Any:
+        ran.append(shown[0])
+        return runs(shown, *rest)
+
+    monkeypatch.setattr(answers, "run", counted)
+    options = VerifyOptions(synthetic_samples(model.graph(), 4))
+    for keep in ([0, 2], [1, 3]):
+        pruned = cut(model, keep=keep)
+        tables = pruned.remap.heads
+        verify_pair("cut", model, pruned, tables, options)
+        found = batch_check("cut", model, pruned, tables, options)
+        assert found is not None
+        assert found.passed
+        assert sum(each is pruned for each in ran) == 2  # the samples, and the batch
+    assert sum(each is model for each in ran) == 2
 
 
 def test_a_file_that_computes_one_sample_only_fails() -> None:
