@@ -80,9 +80,22 @@ settings.register_profile("search", max_examples=2000, deadline=None)  # for a l
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.pluginmanager.hasplugin("_cov"):  # a test without tracing may import a module first
-        import_rooms_with_a_gate()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
+    """Collect the tests without tracing: their modules build models and tables of cases."""
+    plugins = session.config.pluginmanager
+    plugin = plugins.get_plugin("_cov")
+    if plugin is None or plugin.cov_controller is None or plugins.hasplugin("dsession"):
+        return (yield)  # no tracing, or a process that only starts the others
+    import_rooms_with_a_gate()  # traced: the modules of the tests import them next
+    plugin.cov_controller.pause()
+    try:
+        return (yield)
+    finally:
+        plugin.cov_controller.resume()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         place = item.path.relative_to(PROJECT / "tests")
         test = f"{place.as_posix()}::{item.name.partition('[')[0]}"
