@@ -290,8 +290,14 @@ def test_values_that_are_not_sent(here: Path) -> None:
 
 def of_worker() -> psutil.Process:
     """The process that loads models."""
-    mine = psutil.Process().children(recursive=True)
-    return next(each for each in mine if "runner.zip" in each.cmdline())
+    return next(each for each in psutil.Process().children(recursive=True) if is_worker(each))
+
+
+def is_worker(process: psutil.Process) -> bool:
+    try:
+        return "runner.zip" in process.cmdline()
+    except psutil.NoSuchProcess:  # another child that has ended, also if it is still a zombie
+        return False
 
 
 def is_alive(process: psutil.Process) -> bool:
