@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from exporter.records import BoxPicture, DrawnBox, InputPreview, Report, UnitValue, WorstSample
 from exporter.report.check_groups import is_equal, values_told_apart
@@ -57,6 +57,12 @@ class ShownBox:
     text: str
     is_kept: bool
     picture_width: int
+    text_y: float = 0.0
+
+    @property
+    def line(self) -> float:
+        """The height of a line of text."""
+        return self.picture_width / 24
 
     @property
     def ends(self) -> bool:
@@ -68,6 +74,13 @@ class ShownBox:
         """Where the text starts, or ends."""
         room = self.picture_width / 100
         return self.left + self.width - room if self.ends else self.left + room
+
+    def covers(self, other: ShownBox) -> bool:
+        """Do the texts of two boxes overlap? A letter counts as 0.6 of a line wide."""
+        widths = [0.6 * each.line * len(each.text) for each in (self, other)]
+        starts = [e.text_x - w * e.ends for e, w in zip((self, other), widths, strict=True)]
+        is_apart = starts[0] > starts[1] + widths[1] or starts[1] > starts[0] + widths[0]
+        return not is_apart and abs(self.text_y - other.text_y) < self.line
 
 
 @dataclass(frozen=True)
@@ -186,9 +199,21 @@ def _detection(row: BoxPicture) -> ShownDetection:
 
 
 def _boxes(title: str, boxes: Sequence[DrawnBox], row: BoxPicture) -> ShownBoxes:
-    shown = [_box(box, row) for box in reversed(boxes)]  # the highest scores are drawn last
-    texts = [f"{box.text}{'' if box.is_kept else ' (removed class)'}" for box in reversed(shown)]
-    return ShownBoxes(title, f"{title}: {', '.join(texts) or 'no boxes'}", shown)
+    shown: list[ShownBox] = []
+    for box in boxes:
+        shown.append(_with_free_text(_box(box, row), shown, row.height))
+    texts = [f"{box.text}{'' if box.is_kept else ' (removed class)'}" for box in shown]
+    summary = f"{title}: {', '.join(texts) or 'no boxes'}"
+    return ShownBoxes(title, summary, shown[::-1])  # the highest scores are drawn last
+
+
+def _with_free_text(box: ShownBox, others: Sequence[ShownBox], height: int) -> ShownBox:
+    """The box with its text in the first free line below its top, or else above it."""
+    lines = int(height / box.line)
+    places = [box.top + (1 + n) * box.line for n in (*range(lines), *range(-1, -lines, -1))]
+    inside = [y for y in places if box.line <= y <= height]
+    placed = [replace(box, text_y=y) for y in (*inside, places[0])]
+    return next((p for p in placed if not any(map(p.covers, others))), placed[-1])
 
 
 def _box(box: DrawnBox, row: BoxPicture) -> ShownBox:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
-from exporter.records import Report, WorstSample
+from exporter.records import DrawnBox, Report, WorstSample
 from exporter.report import pictured
 from exporter.report.html import to_html
 from exporter.report.markdown import to_markdown
@@ -74,6 +75,36 @@ def test_boxes_before_and_after() -> None:
         pytest.approx((30, 0, 120, 200)),
     ]
     assert [(b.ends, b.text_x) for b in before.boxes] == [(True, 297), (False, 33)]
+
+
+@pytest.mark.parametrize("top", [0.0, 0.5, 0.97])
+@pytest.mark.parametrize("left", [0.0, 0.5])
+def test_texts_of_boxes_that_overlap_are_below_or_above_one_another(
+    left: float, top: float
+) -> None:
+    drawn = [
+        DrawnBox(
+            (left + n / 50, top, left + 0.4, 1.0), 1, "a long name", 0.9 - n / 10, is_kept=True
+        )
+        for n in range(5)
+    ]
+    row = replace(BOXES, before=tuple(drawn), width=300, height=200)
+    (side, _) = pictured.detections(replace(PASSING, box_pictures=(row,)))[0].sides
+    lines = sorted(box.text_y for box in side.boxes)
+    assert all(low + 300 / 24 <= high + 1e-9 for low, high in pairwise(lines))
+    assert all(0 <= line <= 200 for line in lines)
+
+
+def test_a_box_whose_text_covers_no_other_has_it_in_its_first_line() -> None:
+    """Also if no line is free: a picture may be smaller than its texts."""
+    apart = tuple(
+        DrawnBox((left, 0.1, left + 0.3, 0.5), 1, "owl", 0.9, is_kept=True) for left in (0.0, 0.6)
+    )
+    alike = (DrawnBox((0.0, 0.0, 1.0, 1.0), 1, "owl", 0.9, is_kept=True),) * 3
+    for drawn, height, lines in ((apart, 200, [32.5, 32.5]), (alike, 20, [12.5] * 3)):
+        row = replace(BOXES, before=drawn, width=300, height=height)
+        (side, _) = pictured.detections(replace(PASSING, box_pictures=(row,)))[0].sides
+        assert [box.text_y for box in side.boxes] == lines
 
 
 @pytest.mark.parametrize(
