@@ -116,6 +116,7 @@ def read_audio(path: Path, graph: Graph, limit: int | None, options: DataOptions
         labels and tuple(label_of[each.path] for each in used),
         tuple(filter(None, warnings)),
         files=tuple(dict.fromkeys(each.path for each in used)),
+        names=files.names(each.path for each in used),
     )
 
 

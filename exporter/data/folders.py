@@ -49,6 +49,11 @@ class FileSet:
             self.hashes[path] = hashlib.sha256(content).hexdigest()
         return content
 
+    def names(self, paths: Iterable[Path]) -> list[str]:
+        """The paths below the root; of one file its name."""
+        root = self.root.parent if self.root.is_file() else self.root
+        return [path.relative_to(root).as_posix() for path in paths]
+
     def labels(self) -> tuple[str | tuple[str, ...], ...] | None:
         """One label per file; None if neither sub-folders nor labels.csv give any.
 
@@ -62,7 +67,7 @@ class FileSet:
         table = self.root / LABEL_FILE
         if table.is_file():
             named = _read_labels(table)
-            files = [path.relative_to(self.root).as_posix() for path in self.paths]
+            files = self.names(self.paths)
             missing = [file for file in files if file not in named]
             if missing:
                 raise UsageError(

@@ -91,6 +91,7 @@ def read_images(path: Path, graph: Graph, limit: int | None, options: DataOption
         tuple(filter(None, warnings)),
         files=images.paths,
         hashes=files.hashes,
+        names=files.names(images.paths),
     )
 
 

@@ -46,6 +46,7 @@ class Samples:
         hashes: file -> its SHA-256 in hex, for the files that were hashed when they were read.
         on_sample: called with the number of samples done and their total, in each pass.
         synthetic: generated, not a user's.
+        names: the file of each sample, relative to the folder of all; () if one file has them all.
     """
 
     values: Mapping[str, Array]
@@ -56,6 +57,7 @@ class Samples:
     hashes: Mapping[Path, str] = field(default_factory=dict)
     on_sample: Callable[[int, int], None] = lambda _done, _total: None
     synthetic: bool = False
+    names: Sequence[str] = ()
 
     @property
     def count(self) -> int:
@@ -86,7 +88,12 @@ class Samples:
         """The samples of these indices, in this order."""
         labels = self.labels and [self.labels[i] for i in chosen]
         values: Any = {name: Picked(each, chosen) for name, each in self.values.items()}
-        return replace(self, values=values, labels=labels)
+        names = self.names and [self.names[i] for i in chosen]
+        return replace(self, values=values, labels=labels, names=names)
+
+    def name_of(self, index: int) -> str:
+        """The file of a sample; "" if one file has them all."""
+        return self.names[index] if self.names else ""
 
 
 def _sample(values: Sequence[Array] | Array, index: int) -> Array:

@@ -79,6 +79,7 @@ def _pictures(
             LOWEST_SCORE,
             tuple(_drawn(before[sample], kept.tolist(), known)),
             tuple(_drawn(_likely(after), kept.tolist(), known)),
+            subject.samples.name_of(sample),
         )
 
 

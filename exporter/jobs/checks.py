@@ -138,7 +138,7 @@ def compare_models(  # noqa: PLR0917 - two models, how they were cut, and what i
     with interpreting(f"comparing {pruned.name} with {original.name}"):
         verification = verify_pair(stage, original, pruned, tables, options)
         batch = batch_check(stage, original, pruned, tables, options)
-    worst = _save_worst(job, verification.worst, inputs)
+    worst = _save_worst(job, _named(verification.worst, inputs), inputs)
     # As for the structure, only a failure is a check of its own: not every file has an open batch.
     checks = (*verification.checks, *([batch] if batch and not batch.passed else ()))
     results = CheckResults(
@@ -153,6 +153,7 @@ def compare_models(  # noqa: PLR0917 - two models, how they were cut, and what i
         job.progress(f"looking for the first tensor that differs in {pruned.name}")
         pair = ModelPair(stage, original, pruned)
         found = first_difference(pair, tables, worst[0].sample, options)
+        found = replace(found, sample_name=worst[0].sample_name)
         results += CheckResults(first_differences=(found,))
     if (share := verification.zeroed_share) is None:
         return results
@@ -163,12 +164,19 @@ def compare_models(  # noqa: PLR0917 - two models, how they were cut, and what i
 
 def _with_inputs(job: Job, found: WorstSample | None, inputs: Samples) -> Iterator[WorstSample]:
     """The sample with previews of its inputs, for the page."""
-    if found is not None and job.plots:
+    if found is None:
+        return
+    (case,) = _named([found.case], inputs)
+    if job.plots:
         from exporter.data.preview import preview_inputs
 
-        yield replace(found, inputs=preview_inputs(inputs, found.case.sample))
-    elif found is not None:
-        yield found
+        found = replace(found, inputs=preview_inputs(inputs, case.sample))
+    yield replace(found, case=case)
+
+
+def _named(cases: Iterable[WorstCase], inputs: Samples) -> tuple[WorstCase, ...]:
+    """The cases with the files of their samples."""
+    return tuple(replace(each, sample_name=inputs.name_of(each.sample)) for each in cases)
 
 
 def _save_worst(job: Job, cases: tuple[WorstCase, ...], inputs: Samples) -> tuple[WorstCase, ...]:

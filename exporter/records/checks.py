@@ -63,6 +63,7 @@ class WorstCase:
         expected, actual: the values; None if they are not finite.
         file: `.npz` with this input alone; "" if it was not saved.
         command: compares the files on this input again; "" if it was not saved.
+        sample_name: the file of the input, in the folder of all; "" if one file has them all.
     """
 
     stage: str
@@ -77,6 +78,7 @@ class WorstCase:
     actual: float | None
     file: str = ""
     command: str = ""
+    sample_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ class FirstDifference:
         place: index of the largest difference in the tensor.
         expected, actual: the values there; None if they are not finite.
         equal: how many tensors before it are equal.
+        sample_name: the file of the input; "" if one file has all inputs.
     """
 
     artifact: str
@@ -101,6 +104,7 @@ class FirstDifference:
     expected: float | None
     actual: float | None
     equal: int
+    sample_name: str = ""
 
 
 @dataclass(frozen=True)

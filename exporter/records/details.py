@@ -98,6 +98,7 @@ class BoxPicture:
         width, height: of the input, in pixels.
         lowest_score: boxes with a lower score are left out.
         before, after: of the original and of the artifact, the highest scores first.
+        sample_name: the file of the input; "" if one file has all inputs.
     """
 
     artifact: str
@@ -108,6 +109,7 @@ class BoxPicture:
     lowest_score: float
     before: tuple[DrawnBox, ...]
     after: tuple[DrawnBox, ...]
+    sample_name: str = ""
 
 
 @dataclass(frozen=True)

@@ -122,13 +122,19 @@ def describe_worst(case: WorstCase) -> str:
     return f"{case.artifact}, {case.output}: in {_difference(case)}.{saved}{replay}"
 
 
+def sample_text(sample: int, name: str) -> str:
+    """sample 3 (parrot/a.jpg)"""
+    return f"sample {sample} ({printable(name)})" if name else f"sample {sample}"
+
+
 def _difference(case: WorstCase) -> str:
     """sample 3, unit 1 (7 in the original, owl) is 0.82, expected 0.11."""
     of_original = f"{case.original_unit} in the original"
     names = ", ".join(filter(None, (of_original, printable(case.label))))
     unit = "a value" if case.unit is None else f"unit {case.unit} ({names})"
     actual, expected = values_told_apart(case.actual, case.expected)
-    return f"sample {case.sample}, {unit} is {actual}, expected {expected}"
+    sample = sample_text(case.sample, case.sample_name)
+    return f"{sample}, {unit} is {actual}, expected {expected}"
 
 
 def is_equal(row: WorstSample) -> bool:
@@ -155,7 +161,7 @@ def describe_first(found: FirstDifference) -> str:
     return (
         f"{found.artifact}: the first tensor that differs is {printable(found.tensor)!r}, of "
         f"{printable(found.operation)}: at {list(found.place)} it is {actual}, expected {expected} "
-        f"(sample {found.sample}; {equal} are equal before it)."
+        f"({sample_text(found.sample, found.sample_name)}; {equal} are equal before it)."
     )
 
 

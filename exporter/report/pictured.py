@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from exporter.records import BoxPicture, DrawnBox, InputPreview, Report, UnitValue, WorstSample
-from exporter.report.check_groups import is_equal, values_told_apart
+from exporter.report.check_groups import is_equal, sample_text, values_told_apart
 from exporter.report.formatting import number, percent, plural, printable
 from exporter.report.tables import class_name
 
@@ -97,7 +97,7 @@ class ShownDetection:
     """One picture with the boxes before and after."""
 
     file: str
-    sample: int
+    sample: str
     picture: str
     width: int
     height: int
@@ -125,19 +125,20 @@ def _rank(row: WorstSample) -> tuple[bool, float]:
 
 def _sample(row: WorstSample) -> ShownSample:
     case = row.case
-    place = f"Sample {case.sample} of {row.samples} (counted from 0)"
+    sample = sample_text(case.sample, case.sample_name)
     against = {"cut": "the original", "export": "the model before its conversion"}.get(
         case.stage, "the float model"
     )
     if is_equal(row):
         words = (
             f"All values of {plural(row.samples, 'sample')} are equal to those of {against}; "
-            f"for example sample {case.sample}."
+            f"for example {sample}."
         )
     else:
         limit = "" if row.limit is None else f" The limit of this sample is {number(row.limit)}."
         words = (
-            f"{place} has the largest difference from {against}, in output "
+            f"Of {plural(row.samples, 'sample')} (counted from 0), {sample} has the largest "
+            f"difference from {against}, in output "
             f"{printable(case.output)}.{limit}"
         )
     if row.quantized:
@@ -189,7 +190,7 @@ def _detection(row: BoxPicture) -> ShownDetection:
     sides = ("Original", row.before), (row.artifact, row.after)
     return ShownDetection(
         row.artifact,
-        row.sample,
+        sample_text(row.sample, row.sample_name),
         row.picture,
         row.width,
         row.height,

@@ -80,7 +80,9 @@ def _three(samples: Samples) -> Samples | None:
         if any(value.shape[:1] != (1,) or value.shape != each[0].shape for value in each):
             return None
         joined[name] = np.concatenate(each)[np.newaxis]
-    return replace(samples, values=joined, labels=None, on_sample=lambda _done, _total: None)
+    return replace(
+        samples, values=joined, labels=None, names=(), on_sample=lambda _done, _total: None
+    )
 
 
 def _runs(model: Model, options: VerifyOptions) -> bool:

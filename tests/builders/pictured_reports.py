@@ -22,7 +22,8 @@ FILE = "pruned.fp32.onnx"
 
 
 def sample(expected: float | None, actual: float | None, **other: object) -> WorstSample:
-    case = WorstCase("cut", FILE, "scores", "max_abs", 3, 1, 5, "d<o>g", expected, actual)
+    place = (3, 1, 5, "d<o>g", expected, actual)
+    case = WorstCase("cut", FILE, "scores", "max_abs", *place, sample_name="o<w>l/a.jpg")
     values = (UnitValue(0, 3, "cat", 0.75, 0.75), UnitValue(1, 5, "d<o>g", expected, actual))
     inputs = (
         InputPreview("image", (1, 8, 8, 3), "uint8", 0.0, 9.0, 255.0, ("1", "2"), PNG),

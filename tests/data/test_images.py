@@ -77,6 +77,8 @@ def test_the_range_is_shown() -> None:
 def test_images_become_inputs(folder: Path) -> None:
     samples = read_samples(folder, graph(), options=RAW)
     assert (samples.count, samples.labels, samples.source) == (2, ("cat", "dog"), "set")
+    assert [samples.name_of(i) for i in range(2)] == ["cat/a.png", "dog/b.bmp"]
+    assert samples.at([1]).name_of(0) == "dog/b.bmp"
     (first, second) = (feed["image"] for feed in samples.feeds())
     assert first.dtype == np.float32
     assert np.array_equal(first, PIXELS[np.newaxis])
@@ -199,6 +201,7 @@ def test_one_bad_image_is_one(folder: Path) -> None:
 def test_one_image(folder: Path) -> None:
     samples = read_samples(folder / "cat" / "a.png", graph(), options=RAW)
     assert (samples.count, samples.labels, samples.warnings) == (1, None, ())
+    assert samples.name_of(0) == "a.png"
     assert np.array_equal(next(samples.feeds())["image"][0], PIXELS)
 
 

@@ -21,12 +21,12 @@ from tests.builders.reports import PASSING
     [
         (
             sample(0.25, 0.2500001),
-            "Sample 3 of 16 (counted from 0) has the largest difference",
-            "in sample 3, unit 1 (5 in the original, d<o>g) is 0.2500001, expected 0.25, limit 1",
+            "Of 16 samples (counted from 0), sample 3 (o&lt;w&gt;l/a.jpg) has the largest",
+            "in sample 3 (o<w>l/a.jpg), unit 1 (5 in the original, d<o>g) is 0.2500001, expected",
         ),
         (
             sample(0.25, 0.25),
-            "All values of 16 samples are equal to those of the original; for example sample 3.",
+            "All values of 16 samples are equal to those of the original; for example sample 3 (o",
             "all values of 16 samples are equal.",
         ),
     ],
