@@ -156,9 +156,9 @@ class Tensor:
 def _count_nonfinite(blocks: Iterable[Array]) -> int:
     found = 0
     for block in blocks:
-        with np.errstate(invalid="ignore"):  # a signaling NaN
-            finite = np.isfinite(block)
-        found += finite.size - (finite.size if finite.all() else int(finite.sum()))
+        with np.errstate(invalid="ignore", over="ignore"):  # a signaling NaN
+            if not np.isfinite(block.sum()):  # or the sum is too large
+                found += block.size - int(np.isfinite(block).sum())
     return found
 
 

@@ -72,7 +72,7 @@ def slice_edits(
     4. Where units are mixed before the output, a Gather takes them, and those nodes are cut.
     """
     cut: tuple[Edit, ...] = ()
-    if tuple(kept) != tuple(range(head.units)):
+    if len(kept) != head.units or tuple(kept) != tuple(range(head.units)):
         if not semantics.absolute:
             chosen: Any = np.asarray(kept)  # once, not for each tensor
             cut = _cut_head(_up_to_output(head) if semantics.restore_width else head, chosen)

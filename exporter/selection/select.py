@@ -145,15 +145,16 @@ def select(
     Raises:
         UsageError: with the entry and its position.
     """
+    labels = None if labels is None else tuple(labels)
+    indices = None if remove is not None else distinct_indices(keep, _integer(units))
+    if indices is not None:  # of a million units, too, none is looked up
+        return Selection(units, tuple(indices if keep_order else sorted(indices)), labels)
     all_units: Any = range(_integer(units))
-    every = Selection(units, all_units, None if labels is None else tuple(labels))
+    every = Selection(units, all_units, labels)
     reasons: Mapping[int, str] = {}
-    indices = None if remove is not None else distinct_indices(keep, every.units)
     notes: list[str] = []
     entries: tuple[SelectionEntry, ...] = ()
-    if indices is not None:
-        kept = indices if keep_order else sorted(indices)
-    elif keep is not None and remove is None:
+    if keep is not None and remove is None:
         entries = parse(keep, "keep", every.labels or ())
         notes = [*_check_files(entries, every, hashes)]
         named, more = find_units(entries, every)

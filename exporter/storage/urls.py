@@ -72,7 +72,7 @@ def with_local_references(spec: Any) -> Any:
         return _REFERENCE.sub(lambda m: f"{m[1]}@{_quoted(str(local_path(m[3])))}", spec)
     if isinstance(spec, Mapping):
         return {name: with_local_references(each) for name, each in spec.items()}
-    if type(spec) in {tuple, list}:
+    if type(spec) in {tuple, list} and set(map(type, spec)) != {int}:  # a million units are quick
         return type(spec)(with_local_references(each) for each in spec)
     return spec
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import chain
 
-from onnx import ModelProto, TypeProto
+from onnx import ModelProto, NodeProto, TypeProto
 
 from exporter.errors import ModelError
 from exporter.formats.onnx.branches import lifted_tensors
@@ -57,6 +57,16 @@ class Drawing:
     constants: Mapping[str, Tensor]
     types: Mapping[str, TypeProto]
     measured: Mapping[str, Shape]
+
+    @cached_property
+    def protos(self) -> Mapping[str, NodeProto]:
+        """Name of a node -> its message, in the file's order."""
+        return {node.name: node.proto for node in self.nodes}
+
+    @cached_property
+    def producers(self) -> Mapping[str, str]:
+        """Name of a tensor -> that of the node which computes it."""
+        return {name: node.name for name, (node, _) in self.graph.producers.items()}
 
 
 def draw(

@@ -20,7 +20,6 @@ from exporter.formats.onnx.protos import (
     all_names,
     copy_of,
     copy_without,
-    model_without,
     opset_of,
     rename_reads,
     tensor_type_of,
@@ -36,31 +35,31 @@ _GRAPH = ""  # the consumer of the graph's outputs; no node has this name
 class Editor:
     """Makes the changes of edits.
 
-    Nodes and constants are shared with the source until they are changed; everything else is copied
-    at the start. `finish` assembles the result.
+    All messages are copied at the start, in one step: a copy of each by itself takes four times as
+    long. `finish` replaces the nodes and constants that were changed.
 
     Attributes:
         opset: version of the standard operators.
-        model: the result, without its nodes and initializers.
+        model: the result; its nodes and initializers are still those of the source.
         types: the current type of every tensor.
         removed_outputs: names of the outputs that the result has no more.
     """
 
     def __init__(self, source: ModelProto, drawing: Drawing, external: ExternalData) -> None:
         """Args: external: receives the values of large constants that are new or change."""
-        self.model = model_without(source, "node", "initializer")
+        self.model = copy_of(source)
         self.opset = opset_of(source)
         self.types = Types(self.model.graph, drawing)
         self.removed_outputs: tuple[str, ...] = ()
         self._source = source
         self._graph = drawing.graph
         self._external = external
-        self._nodes: dict[str, NodeProto] = {node.name: node.proto for node in drawing.nodes}
+        self._nodes = dict(drawing.protos)
         self._copied = set[str]()  # names of the nodes that the source does not share
         self._values: dict[
             str, Array | Gathered
         ] = {}  # of the constants that are new or have changed
-        self._producers = {name: node.name for name, (node, _) in self._graph.producers.items()}
+        self._producers = dict(drawing.producers)
         self._branches = set[str]()  # names of nodes, see `append_node`
         self._uses: dict[str, set[Use]] = {}  # of the tensors that edits met
         self._has_new_nodes = False
@@ -265,21 +264,27 @@ class Editor:
 
     def finish(self) -> ModelProto:
         """The edited model. Call it once, after all edits."""
+        graph = self.model.graph
         new = {name: self._tensor(name, value) for name, value in self._values.items()}
-        initializers = []
-        for tensor in self._source.graph.initializer:
-            changed = new.pop(tensor.name, None)
-            if changed is not None:
+        for tensor in graph.initializer if new else ():
+            if (changed := new.pop(tensor.name, None)) is not None:
                 changed.doc_string = tensor.doc_string
-            initializers.append(tensor if changed is None else changed)
+                tensor.CopyFrom(changed)
         for name, node in list(self._nodes.items()) if new else ():
             if is_constant_node(node) and node.output[0] in new:
                 self._nodes[name] = _constant_node(node, new.pop(node.output[0]))
+                self._copied.add(name)
             elif node.output and node.output[0] in new:  # a constant that the node computed
                 del self._nodes[name]
-        self.model.graph.initializer.extend([*initializers, *new.values()])
-        nodes = list(self._nodes.values())
-        self.model.graph.node.extend(running_order(nodes) if self._has_new_nodes else nodes)
+        graph.initializer.extend(new.values())
+        if self._has_new_nodes or len(self._nodes) < len(graph.node):
+            nodes = list(self._nodes.values())
+            del graph.node[:]
+            graph.node.extend(running_order(nodes) if self._has_new_nodes else nodes)
+        elif self._copied:
+            for index, (name, node) in enumerate(self._nodes.items()):
+                if name in self._copied:
+                    graph.node[index].CopyFrom(node)
         if self.removed_outputs:
             remove_outputs(self.model, self.removed_outputs)
         return self.model

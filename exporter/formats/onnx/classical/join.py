@@ -25,7 +25,7 @@ def join(model: ModelProto) -> ModelProto:
     4. So they do if one class is left, or two classes of trees: onnxruntime reads such operators
        as binary ones, which decide by the sign of a score.
     """
-    if not any(node.domain == DOMAIN for node in model.graph.node):
+    if all(opset.domain != DOMAIN for opset in model.opset_import):
         return model
     joiner = _Joiner(model)
     nodes = [made for node in model.graph.node for made in joiner.nodes(node)]

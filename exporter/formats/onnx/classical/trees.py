@@ -18,6 +18,8 @@ Attributes = Mapping[str, Any]  # name -> value: arrays, strings and numbers
 
 def cut_split_trees(model: ModelProto) -> ModelProto:
     """A split model whose trees have only the leaves of the classes that their constants select."""
+    if all(opset.domain != DOMAIN for opset in model.opset_import):
+        return model
     kernels = {t.name: t for t in model.graph.initializer if t.name.endswith(KERNEL)}
     changed = {}
     for index, node in enumerate(model.graph.node):
