@@ -13,7 +13,7 @@ from exporter.errors import UsageError
 from exporter.jobs.options import TARGETS, JobOptions
 from exporter.jobs.timings import Timings
 from exporter.output.c_source import FORMS
-from exporter.planning.option import options_of
+from exporter.planning.option import limited, names_of_type
 from exporter.quantization import FLOAT, PRECISIONS, QuantizationSpec
 from exporter.selection.text_file import refuse_special
 from exporter.storage.urls import local_path, redact, scheme_of
@@ -58,14 +58,15 @@ class Job(JobOptions):
     timings: Timings = field(default_factory=Timings, compare=False)
 
     def __post_init__(self) -> None:
-        for each in options_of(Job):
-            value = getattr(self, each.name)
-            if each.type.startswith("Path") and value is not None:
-                _refuse_storage(each.name, value)
-                object.__setattr__(self, each.name, local_path(value))
-            if "tuple[str" in each.type and value is not None and not isinstance(value, bool):
+        for name in names_of_type(Job, "Path"):
+            if (value := getattr(self, name)) is not None:
+                _refuse_storage(name, value)
+                object.__setattr__(self, name, local_path(value))
+        for name in names_of_type(Job, "tuple[str, ...]", "bool | tuple[str, ...]"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, bool):
                 names = (value,) if isinstance(value, str) else tuple(dict.fromkeys(value))
-                object.__setattr__(self, each.name, names)
+                object.__setattr__(self, name, names)
         for name in self.to or ():
             if name not in TARGETS:
                 raise UsageError(f"no {name!r} can be written", f"kinds: {', '.join(TARGETS)}")
@@ -90,7 +91,7 @@ class Job(JobOptions):
                 raise UsageError("save_worst would replace the data", "choose another name")
         if self.quantized_to is not None:
             QuantizationSpec(self.quantized_to)  # refuses unknown names
-        for each in options_of(Job):
+        for each in limited(Job):
             number = getattr(self, each.name)
             if not isinstance(number, int | float) or isinstance(number, bool):
                 continue

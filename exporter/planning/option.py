@@ -102,3 +102,16 @@ def _options_of(record: type, command: str | None) -> tuple[Option, ...]:
         values: dict[str, Any] = {"name": each.name, "type": kind, "default": default, "flag": flag}
         found.append(replace(declared, parse=parse, **values))
     return tuple(found)
+
+
+@cache
+def names_of_type(record: type, *types: str) -> tuple[str, ...]:
+    """The options of a record with one of these types, as they are written; None is another."""
+    given = ((each.name, each.type.removesuffix(" | None")) for each in options_of(record))
+    return tuple(name for name, kind in given if kind in types)
+
+
+@cache
+def limited(record: type) -> tuple[Option, ...]:
+    """The options of a record with a smallest or a largest value."""
+    return tuple(o for o in options_of(record) if (o.minimum, o.maximum) != (None, None))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -58,7 +59,9 @@ class UnitAxis:
         complete.
         """
         chosen = np.asarray(kept, dtype=np.int64)
-        chosen = chosen[self._among(chosen, self.units)]  # a part of an axis lacks some units
+        if self._is_plain:
+            return chosen[chosen < len(self.units)]  # a part of an axis lacks some units
+        chosen = chosen[self._among(chosen, self.units)]
         ascending = np.sort(chosen)
         remaining = np.flatnonzero((self.units < 0) | self._among(self.units, chosen))
         if np.array_equal(chosen, ascending):
@@ -79,6 +82,11 @@ class UnitAxis:
         return np.flatnonzero(
             (self.units >= 0) & ~self._among(self.units, np.asarray(kept, np.int64))
         )
+
+    @cached_property
+    def _is_plain(self) -> bool:
+        """Does the position of each unit have the unit's index?"""
+        return np.array_equal(self.units, np.arange(len(self.units)))
 
     @staticmethod
     def _among(units: Array, others: Array) -> Array:

@@ -158,7 +158,8 @@ def _pieces(
         return encoder.message(model)
     try:
         splice = _Splice(source, encoder)
-        return splice.message(range(len(source.content)), source.model, model)
+        whole = range(len(source.content))
+        return [whole] if source.model == model else splice.message(whole, source.model, model)
     except WireError:
         return encoder.message(model)
 
@@ -251,13 +252,11 @@ class _Splice:
         Args:
             place: of the bytes that `old` was parsed from.
             old: of the file.
-            new: of the result, of the same type.
+            new: of the result, of the same type, and not equal.
 
         Raises:
             WireError: the bytes are not those of `old`.
         """
-        if old == new:
-            return [place]
         if type(new) not in _NESTED:
             return self._encoder.message(new)
         values = [{f.name: value for f, value in each.ListFields()} for each in (old, new)]
@@ -292,19 +291,20 @@ class _Splice:
             added.append(_only(messages[1], name))
             return
         olds, news = (_listed(message, name) for message in messages)
+        is_list = hasattr(getattr(messages[1], name), "extend")
         if len(places) != len(olds) or any(place.kind != WITH_LENGTH for place in places):
             raise WireError
-        known = dict(reversed([(_key(each), index) for index, each in enumerate(olds)]))
+        known = {key: index for index, key in reversed([*enumerate(_keys(olds))])}
         following, waiting = 0, list[Piece]()
-        for each in news:
-            index = known.get(_key(each), -1)
+        for each, key in zip(news, _keys(news), strict=True):
+            index = known.get(key, -1)
             if index < following:
                 waiting += nested(number, self._encoder.message(each))
                 continue
             place = places[index]
             for skipped in places[following:index]:
                 replaced[skipped] = []
-            if olds[index] != each:
+            if not is_list or olds[index] != each:  # the only one is known to differ
                 inner = self.message(range(place.inner, place.stop), olds[index], each)
                 replaced[place] = [*waiting, *nested(number, inner)]
             elif waiting:
@@ -315,13 +315,15 @@ class _Splice:
         added += waiting
 
 
-def _key(message: Any) -> str:
-    """What identifies an element of a list; "" if nothing does, or if there is one graph only."""
-    if isinstance(message, NodeProto):
-        return message.name or "\0".join(message.output)
-    if isinstance(message, GraphProto):
-        return ""
-    return str(getattr(message, "name", "") or getattr(message, "key", ""))
+def _keys(messages: Sequence[Any]) -> list[str]:
+    """What identifies each element of a list; "" if nothing does, or if there is one graph only."""
+    if not messages or isinstance(messages[0], GraphProto):
+        return [""] * len(messages)
+    if isinstance(messages[0], NodeProto):
+        return [each.name or "\0".join(each.output) for each in messages]
+    known = messages[0].DESCRIPTOR.fields_by_name
+    field = next((name for name in ("name", "key") if name in known), None)
+    return [str(getattr(each, field)) if field else "" for each in messages]
 
 
 def _only(message: Any, name: str) -> bytes:
