@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
@@ -19,7 +20,7 @@ from exporter.selection.spec import (
     SelectionEntry,
     all_integers,
     as_integer,
-    distinct_indices,
+    as_integers,
     parse,
 )
 
@@ -146,9 +147,10 @@ def select(
         UsageError: with the entry and its position.
     """
     labels = None if labels is None else tuple(labels)
-    indices = None if remove is not None else distinct_indices(keep, _integer(units))
-    if indices is not None:  # of a million units, too, none is looked up
-        return Selection(units, tuple(indices if keep_order else sorted(indices)), labels)
+    indices = None if remove is not None else as_integers(keep)
+    if indices is not None:
+        with suppress(UsageError):  # raised below, with the position of the index
+            return Selection(units, tuple(indices if keep_order else sorted(indices)), labels)
     all_units: Any = range(_integer(units))
     every = Selection(units, all_units, labels)
     reasons: Mapping[int, str] = {}

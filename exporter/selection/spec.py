@@ -119,8 +119,8 @@ def parse(
     return tuple(_from_items(selection, option, known))
 
 
-def distinct_indices(selection: object, units: int) -> list[int] | None:
-    """The items of a sequence, if they are indices of units and each is there once; else None.
+def as_integers(selection: object) -> list[int] | None:
+    """The items of a sequence of whole numbers; None for another selection.
 
     A long selection is such a sequence, and needs no entry with a position for each index.
     """
@@ -128,8 +128,7 @@ def distinct_indices(selection: object, units: int) -> list[int] | None:
     items = as_list() if as_list else selection
     if not isinstance(items, list | tuple | range) or not all_integers(items):
         return None
-    inside = bool(items) and min(items) >= 0 and max(items) < units
-    return list(items) if inside and len(set(items)) == len(items) else None
+    return list(items)
 
 
 def all_integers(items: Iterable[Any]) -> bool:

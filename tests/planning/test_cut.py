@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -212,6 +213,17 @@ def test_which_values_are_read(axis: int, features: int, monkeypatch: pytest.Mon
         for positions in ([0, 1], [5], [4, 5, 6], [50, 5], [*range(6, 50)], [*range(60)]):
             expected = np.count_nonzero(~np.isfinite(values.take(positions, axis)))
             assert tensor.nonfinite(axis, np.array(positions)) == expected
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "bfloat16"])
+def test_sums_of_large_values(dtype: str) -> None:
+    """Finite values are finite, also if their sum is not; and infinite ones do not cancel out."""
+    kind = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    values = np.full((4, 40), ml_dtypes.finfo(kind).max).astype(kind)
+    values[3, [0, 1, 2]] = np.inf, -np.inf, np.nan
+    tensor = Tensor("kernel", values.shape, dtype, partial(np.asarray, values))
+    assert tensor.nonfinite(0, np.arange(3)) == 0
+    assert tensor.nonfinite(0, np.arange(4)) == 3
 
 
 @pytest.mark.parametrize("value", [-np.inf, np.nan])
