@@ -264,9 +264,17 @@ class Editor:
 
     def finish(self) -> ModelProto:
         """The edited model. Call it once, after all edits."""
-        graph = self.model.graph
+        if self._values:
+            self._write_values()
+        self._write_nodes()
+        if self.removed_outputs:
+            remove_outputs(self.model, self.removed_outputs)
+        return self.model
+
+    def _write_values(self) -> None:
+        """Replace the constants that have changed, and append those that are new."""
         new = {name: self._tensor(name, value) for name, value in self._values.items()}
-        for tensor in graph.initializer if new else ():
+        for tensor in self.model.graph.initializer:
             if (changed := new.pop(tensor.name, None)) is not None:
                 changed.doc_string = tensor.doc_string
                 tensor.CopyFrom(changed)
@@ -276,18 +284,18 @@ class Editor:
                 self._copied.add(name)
             elif node.output and node.output[0] in new:  # a constant that the node computed
                 del self._nodes[name]
-        graph.initializer.extend(new.values())
-        if self._has_new_nodes or len(self._nodes) < len(graph.node):
-            nodes = list(self._nodes.values())
-            del graph.node[:]
-            graph.node.extend(running_order(nodes) if self._has_new_nodes else nodes)
+        self.model.graph.initializer.extend(new.values())
+
+    def _write_nodes(self) -> None:
+        """Replace the nodes that have changed; all of them, if some are new or removed."""
+        written, nodes = self.model.graph.node, self._nodes.values()
+        if self._has_new_nodes or len(nodes) < len(written):
+            del written[:]
+            written.extend(running_order(list(nodes)) if self._has_new_nodes else nodes)
         elif self._copied:
             for index, (name, node) in enumerate(self._nodes.items()):
                 if name in self._copied:
-                    graph.node[index].CopyFrom(node)
-        if self.removed_outputs:
-            remove_outputs(self.model, self.removed_outputs)
-        return self.model
+                    written[index].CopyFrom(node)
 
     def _tensor(self, name: str, value: Array | Gathered) -> TensorProto:
         """A constant; the values of a large one are not copied into the message."""
