@@ -10,11 +10,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import NamedTuple
+
+import numpy as np
 
 from exporter.formats.tflite.flatbuffer import OutsideError
 from exporter.formats.tflite.schema_tables import EMPTY_TABLES, ENUMERATIONS, TABLES
+from exporter.graph import Array
 
 SIZES = {"?": 1, "b": 1, "B": 1, "h": 2, "H": 2, "i": 4, "I": 4, "f": 4, "q": 8, "Q": 8, "d": 8}
 OFFSET_BYTES = 4
@@ -178,6 +181,34 @@ class Layout:
             found = self.shapes[table, vtable] = Shape(self.data, table, vtable)
         return found
 
+    def states(self, table: str, *names: str) -> bool:
+        """Does any table of a kind have one of these fields?"""
+        shapes = (each for (kind, _), each in self.shapes.items() if kind == table)
+        return any(not each.places.keys().isdisjoint(names) for each in shapes)
+
+    @cached_property
+    def has_overlaps(self) -> bool:
+        """Does an offset of an object also belong to something else, which would change with it?
+
+        Several tables may refer to one object, and an object may start in the padding at the end of
+        a table. No writer of files lets objects overlap in another way.
+        """
+        starts, stops, vtables, owners, at = (
+            np.array(each) for each in (self.starts, self.stops, self.vtables, self.owners, self.at)
+        )
+        tables = vtables >= 0
+        own = np.bincount(owners[owners >= 0], minlength=len(starts)) + tables
+        offsets = distinct(np.concatenate([at[owners >= 0], starts[tables]]))
+        ends = stops - np.array(self.padding)
+        inside = np.searchsorted(offsets, ends) - np.searchsorted(offsets, starts)
+        used = np.array([each.vtable for each in self.shapes.values()])
+        used_stops = used + [each.vtable_bytes for each in self.shapes.values()]
+        before = np.searchsorted(offsets, used - OFFSET_BYTES, "right")
+        in_vtables = np.searchsorted(offsets, used_stops) - before
+        _, first, same = np.unique(at, return_index=True, return_inverse=True)
+        is_cut = stops != stops[first][same]
+        return bool((inside != own).any() or in_vtables.any() or is_cut.any())
+
     def _object(self, at: int, owner: int, size: int = 0) -> int:
         """Add the object that an offset points to, and return its position."""
         data = self.data
@@ -254,3 +285,8 @@ class Layout:
             is_rewritten |= self._table(table, entry, number)
         self.ends[number] = len(self.starts)
         return is_rewritten
+
+
+def distinct(values: Array) -> Array:
+    """As `numpy.unique`, which imports `numpy.ma`: half as long as the cut of a small file."""
+    return np.array(sorted(set(values.tolist())), np.int64)

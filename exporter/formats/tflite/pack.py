@@ -26,6 +26,7 @@ from exporter.formats.tflite.layout import (
     UNITS,
     Field,
     Layout,
+    distinct,
     fields_of,
 )
 from exporter.formats.tflite.record import Record, field_changed, is_changed
@@ -178,7 +179,7 @@ class _Parts:
         made: list[Any] = [front]
         length = len(front)
         if self._layout is not None and self._kept:
-            if _has_overlaps(self._layout):
+            if self._layout.has_overlaps:
                 raise ModelError(f"{self._name} is damaged: its objects overlap", SAVE_AGAIN)
             body = _Body(self._layout, [before for _, before in self._kept], length)
             for (place, _), target in zip(self._kept, body.targets.tolist(), strict=True):
@@ -206,34 +207,6 @@ def _placed(fields: list[Field]) -> tuple[dict[int, int], int, int]:
     return places, end, max(largest, OFFSET_BYTES)
 
 
-def _has_overlaps(layout: Layout) -> bool:
-    """Does an offset of an object also belong to something else, which would change with it?
-
-    Several tables may refer to one object, and an object may start in the padding at the end of a
-    table. No writer of files lets objects overlap in another way.
-    """
-    starts, stops, vtables, owners, at = (
-        np.array(each)
-        for each in (layout.starts, layout.stops, layout.vtables, layout.owners, layout.at)
-    )
-    tables = vtables >= 0
-    own = np.bincount(owners[owners >= 0], minlength=len(starts)) + tables
-    offsets = _distinct(np.concatenate([at[owners >= 0], starts[tables]]))
-    ends = stops - np.array(layout.padding)
-    inside = np.searchsorted(offsets, ends) - np.searchsorted(offsets, starts)
-    used = np.array([each.vtable for each in layout.shapes.values()])
-    used_stops = used + [each.vtable_bytes for each in layout.shapes.values()]
-    before = np.searchsorted(offsets, used - OFFSET_BYTES, "right")
-    in_vtables = np.searchsorted(offsets, used_stops) - before
-    _, first, same = np.unique(at, return_index=True, return_inverse=True)
-    return bool((inside != own).any() or in_vtables.any() or (stops != stops[first][same]).any())
-
-
-def _distinct(values: Array) -> Array:
-    """As `numpy.unique`, which imports `numpy.ma`: half as long as the cut of a small file."""
-    return np.array(sorted(set(values.tolist())), np.int64)
-
-
 class _Body:
     """The part of the original that the new file keeps.
 
@@ -253,7 +226,7 @@ class _Body:
         vtables = np.array(layout.vtables)
         tables = is_kept & (vtables >= 0)
         sizes = {shape.vtable: shape.vtable_bytes for shape in layout.shapes.values()}
-        used = _distinct(vtables[tables])
+        used = distinct(vtables[tables])
         used_stops = used + np.array([sizes[each] for each in used.tolist()], np.int64)
         self._layout, self._base = layout, base
         alignments = np.array(layout.alignments)[is_kept]

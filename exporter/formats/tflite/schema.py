@@ -95,12 +95,14 @@ def bring_inside(file: File, content: bytes, name: str) -> None:
 
     As in the runtime, an offset has no effect if the data is in the flatbuffer too.
     """
-    for buffer in file.model.buffers or ():
+    states = file.model.layout.states  # reading the fields of all buffers takes long
+    for buffer in file.model.buffers or () if states("Buffer", "offset", "size") else ():
         if buffer.offset or buffer.size:
             if buffer.offset >= _MIN_OFFSET and buffer.data is None:
                 buffer.data = _bytes_at(content, buffer.offset, buffer.size, name)
             buffer.offset = buffer.size = 0
-    for operator in operators(file.model):
+    is_outside = states("Operator", "largeCustomOptionsOffset", "largeCustomOptionsSize")
+    for operator in operators(file.model) if is_outside else ():
         if operator.largeCustomOptionsOffset or operator.largeCustomOptionsSize:
             if operator.largeCustomOptionsOffset >= _MIN_OFFSET and operator.customOptions is None:
                 where = operator.largeCustomOptionsOffset, operator.largeCustomOptionsSize

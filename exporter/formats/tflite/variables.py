@@ -12,13 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from exporter.formats.tflite.schema import File, integers, operator_name, text
+from exporter.formats.tflite.layout import enumeration
+from exporter.formats.tflite.schema import File, builtin_code, integers, operator_name, text
 
+_ASSIGN = enumeration("BuiltinOperator")["ASSIGN_VARIABLE"]
 _Key = tuple[str, str]  # container and name of a variable
 
 
 def fold_variables(file: File) -> None:
     """Turn each read of a variable that always holds one constant into that constant."""
+    if _ASSIGN not in map(builtin_code, file.model.operatorCodes):
+        return
     values = {key: each for key, each in _constants(file).items() if each is not None}
     if not values:
         return
