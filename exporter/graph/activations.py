@@ -35,7 +35,12 @@ def _softmax(x: Array, axis: int, parameters: Mapping[str, float]) -> Array:
     return result
 
 
-def _log_softmax(x: Array, axis: int, _: Mapping[str, float]) -> Array:
+def _log_softmax(x: Array, axis: int, parameters: Mapping[str, float]) -> Array:
+    """With the parameter `least`, the logarithm of shares: smaller ones than that are 0."""
+    if "least" in parameters:
+        shares = _softmax(x, axis, parameters)
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.log(np.where(shares < parameters["least"], 0.0, shares)))
     shifted = x - x.max(axis=axis, keepdims=True)
     result: Array = shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
     return result

@@ -2,8 +2,8 @@
 
 JAX has no softmax operation and traces exp(z - max(z)) / sum(...); some converters write it so for
 an axis that is not the last. Naive Bayes classifiers of scikit-learn return exp(log_softmax(z)),
-and classifiers of one class against the rest return probabilities divided by their sum. Each of
-these operations alone would mix the units.
+PyTorch models log(softmax(z)), and classifiers of one class against the rest return probabilities
+divided by their sum. Each of these operations alone would mix the units.
 """
 
 from __future__ import annotations
@@ -12,12 +12,17 @@ from collections.abc import Container
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
+
 from exporter.graph.activations import ACTIVATIONS
 from exporter.graph.graph import Graph, Node
 from exporter.graph.operations import Activation, Expand, Reduce, Reshape, ShapeOf
 from exporter.graph.walk import applies, computed_inputs, upstream
 
 EXP = Activation("exp")
+
+# An operator, and the activation that it is applied to -> what both compute together.
+_OF_SOFTMAX = {("EXP", "log_softmax"): "softmax", ("LOG", "softmax"): "log_softmax"}
 
 
 class _Reduced(NamedTuple):
@@ -47,7 +52,7 @@ def combine_softmaxes(graph: Graph, operators: Container[str]) -> Graph:
     Args:
         graph: of a file.
         operators: of the file, that divide or subtract. A softmax ends in one of them, or in an
-            exponential of its logarithm.
+            exponential or a logarithm of one.
     """
     last = (node for node in graph.nodes if node.operator in operators)
     found = {node.name: match for node in last if (match := _match(graph, node)) is not None}
@@ -63,34 +68,46 @@ def combine_softmaxes(graph: Graph, operators: Container[str]) -> Graph:
         elif node.name not in combined:
             nodes.append(node)
     combined_graph = replace(graph, nodes=tuple(nodes)) if found else graph
-    return _with_exponentials_of_logarithms(combined_graph)
+    return _with_functions_of_softmaxes(combined_graph)
 
 
-def _with_exponentials_of_logarithms(graph: Graph) -> Graph:
-    """The graph in which the exponential of the logarithm of a softmax is that softmax.
+def _with_functions_of_softmaxes(graph: Graph) -> Graph:
+    """The graph with the exponential of a log-softmax as a softmax, and the other way around.
 
-    A logarithm that something else reads stays.
+    A softmax that something else reads stays.
     """
     changed: dict[str, Node | None] = {}
     for node in graph.nodes:
-        is_named_so = node.operator.upper() == "EXP"  # other nodes are not translated for this
-        if not is_named_so or node.operation != EXP:
+        operator = node.operator.upper()  # other nodes are not translated for this
+        if operator not in {name for name, _ in _OF_SOFTMAX}:
             continue
-        log, _ = graph.producers.get(node.inputs[0], (None, 0))
-        match log.operation if log is not None else None:
-            case Activation("log_softmax", axis) if log is not None:
-                names = log.outputs
-                readers = {reader.name for name in names for reader, _ in graph.consumers[name]}
+        before, _ = graph.producers.get(node.inputs[0], (None, 0))
+        match before.operation if before is not None else None:
+            case Activation(function, axis, given) if (
+                before and (operator, function) in _OF_SOFTMAX
+            ):
+                names = before.outputs
+                readers = {
+                    reader.name for name in names for reader, _ in graph.consumers.get(name, ())
+                }
                 inner = names if readers == {node.name} and not {*names} & {*graph.outputs} else ()
                 if inner:
-                    changed[log.name] = None
-                softmax = Activation("softmax", axis)
-                made = replace(node, operation=softmax, inputs=log.inputs[:1])
+                    changed[before.name] = None
+                least = (("least", _smallest(graph, names[0])),) if operator == "LOG" else ()
+                both = Activation(_OF_SOFTMAX[operator, function], axis, (*given, *least))
+                made = replace(node, operation=both, inputs=before.inputs[:1])
                 changed[node.name] = replace(made, outputs=(*node.outputs, *inner))
     if not changed:
         return graph
     nodes = (changed.get(node.name, node) for node in graph.nodes)
     return replace(graph, nodes=tuple(node for node in nodes if node is not None))
+
+
+def _smallest(graph: Graph, tensor: str) -> float:
+    """The smallest positive number of a tensor's dtype."""
+    dtype = graph.tensors[tensor].dtype
+    name = dtype if dtype in {"float16", "float64"} else "float32"
+    return float(np.finfo(name).smallest_subnormal)
 
 
 def _match(graph: Graph, last: Node) -> _Found | None:

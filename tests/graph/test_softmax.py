@@ -104,6 +104,24 @@ ONNX: Mapping[str, tuple[list[NodeProto], bool]] = {
         [node("LogSoftmax", ["z"], ["l"], "log", axis=1), node("Exp", ["l"], ["y"], "y")],
         False,
     ),
+    "the logarithm of a softmax": (
+        [node("Softmax", ["z"], ["p"], "softmax", axis=1), node("Log", ["p"], ["y"], "y")],
+        True,
+    ),
+    "the logarithm of one that is written out": (
+        [*POWERS, SUM, node("Div", ["e", "s"], ["p"], "p"), node("Log", ["p"], ["y"], "y")],
+        True,
+    ),
+    "the exponential of its logarithm, that is written out": (
+        [
+            *POWERS,
+            SUM,
+            node("Log", ["s"], ["l"], "log"),
+            node("Sub", ["d", "l"], ["p"], "p"),
+            node("Exp", ["p"], ["y"], "y"),
+        ],
+        False,
+    ),
     "the exponential of its logarithm, by one reduction": (
         [
             node("ReduceLogSumExp", ["z"], ["s"], "total", axes=[1]),
@@ -193,10 +211,16 @@ def _over_channels(builder: Builder) -> None:
     builder.op("RESHAPE", ["q", back], (2, UNITS), "y", "ReshapeOptions")
 
 
+def _logarithm_of_softmax(builder: Builder) -> None:
+    builder.op("SOFTMAX", ["z"], (2, UNITS), "p", "SoftmaxOptions", beta=1.0)
+    builder.op("LOG", ["p"], (2, UNITS), "y")
+
+
 TFLITE: Mapping[str, tuple[Callable[[Builder], None], bool]] = {
     "with the largest taken off": (_with_its_maximum_subtracted, False),
     "as JAX traces it": (_as_jax_traces_it, False),
     "its logarithm": (_log_softmax, True),
+    "the logarithm of a softmax": (_logarithm_of_softmax, True),
     "of channels, with an axis that broadcasting adds": (_over_channels, False),
 }
 
@@ -240,6 +264,27 @@ def test_it_is_cut_as_one_activation(model: Model, logarithm: bool) -> None:
     done = prune_model(model, CutOptions(keep=KEPT, probabilities="absolute"), Job(samples=4))
     assert done.results.passed
     assert np.allclose(answer(done.model), shown(softmax(Z))[:, KEPT], rtol=0, atol=2e-6)
+
+
+def test_the_logarithm_of_a_removed_share_is_minus_infinity() -> None:
+    """A softmax returns exactly 0 for a masked unit, which log_softmax does not show."""
+    model = onnx(*ONNX["the logarithm of a softmax"][0])
+    done = prune_model(model, CutOptions(keep=KEPT, mode="mask"), Job(samples=4))
+    assert done.results.passed
+    wanted = np.full_like(Z, -np.inf)
+    wanted[:, KEPT] = np.log(softmax(Z[:, KEPT]))
+    assert np.allclose(answer(done.model), wanted, rtol=0, atol=2e-6)
+
+
+def test_the_logarithm_of_a_softmax_keeps_its_factor() -> None:
+    def sharpened(builder: Builder) -> None:
+        builder.op("SOFTMAX", ["z"], (2, UNITS), "p", "SoftmaxOptions", beta=2.5)
+        builder.op("LOG", ["p"], (2, UNITS), "y")
+
+    done = prune_model(tflite(sharpened), CutOptions(keep=KEPT), Job(samples=4))
+    assert done.results.passed
+    wanted = np.log(softmax(2.5 * Z[:, KEPT]))
+    assert np.allclose(answer(done.model), wanted, rtol=0, atol=5e-6)
 
 
 @pytest.mark.parametrize(("model", "logarithm"), CASES)
