@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exporter.graph.mapped import map_pages
+
 if TYPE_CHECKING:
     from exporter.graph.graph import Array
 
 BLOCK_BYTES = 1 << 20  # of a block: it stays in the processor's cache until it is written
+_DENSE = 16  # positions for each one that is gathered: almost all pages are read then
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +72,9 @@ class Gathered:
             part = plain[line : line + lines]
             for start in range(0, len(self.positions), count):
                 chosen = self.positions[start : start + count]
+                low, high = chosen.min(), chosen.max() + 1
+                if high - low < _DENSE * len(chosen):
+                    map_pages(part[:, low:high] if len(part) == 1 else part)
                 block = room.reshape(-1)[: len(part) * len(chosen) * inner]
                 shaped = block.reshape(len(part), len(chosen), inner)
                 np.take(part, chosen, axis=1, out=shaped, mode="clip")  # "raise" makes a copy

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exporter.graph.gathered import Gathered
+from exporter.graph.mapped import map_pages
 from exporter.graph.normalization import Normalization
 from exporter.graph.operations import Operation
 from exporter.graph.products import Products
@@ -156,6 +157,7 @@ class Tensor:
 def _count_nonfinite(blocks: Iterable[Array]) -> int:
     found = 0
     for block in blocks:
+        map_pages(block)
         with np.errstate(invalid="ignore", over="ignore"):  # a signaling NaN
             if not np.isfinite(block.sum()):  # or the sum is too large
                 found += block.size - int(np.isfinite(block).sum())

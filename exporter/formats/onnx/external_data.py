@@ -33,6 +33,7 @@ from exporter.formats.onnx.protos import (
 )
 from exporter.graph import Array
 from exporter.graph.gathered import Gathered
+from exporter.graph.mapped import parts_of
 from exporter.output.files import apply_umask, byte_chunks
 
 _ALIGNMENT = 64  # bytes: whole cache lines, and every element type
@@ -136,7 +137,7 @@ class ExternalData:
         if not is_external(tensor):
             yield _raw_data(tensor)
         elif values is None:
-            yield self._raw(tensor)
+            yield from parts_of(self._raw(tensor))
         elif isinstance(values, Gathered):
             yield from values.blocks()
         else:

@@ -14,8 +14,9 @@ change is copied as bytes, and its weights are never parsed.
    new message.
 5. If the file were larger than readers accept, its large constants go into a second file.
 
-Ranges are written from the mapped file. On Linux this takes two thirds of the time of `sendfile`
-and `copy_file_range`, which share no blocks if a range does not start at one.
+Ranges are written from the mapped file, whose pages are mapped first. On Linux this takes four fifths
+of the time of `sendfile` and `copy_file_range`, which share no blocks if a range does not start at
+one.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from exporter.formats.onnx.external_data import (
 )
 from exporter.formats.onnx.protos import LARGEST_MESSAGE, copy_without, serialized
 from exporter.formats.onnx.wire import WITH_LENGTH, Field, WireError, field_start, fields, number_of
+from exporter.graph.mapped import parts_of
 
 LARGEST_BYTES = LARGEST_MESSAGE  # of a file
 
@@ -143,7 +145,7 @@ def _chunks(
         elif isinstance(piece, TensorProto):
             yield from external.chunks(piece)
         elif source is not None:
-            yield source.content[piece.start : piece.stop]
+            yield from parts_of(source.content[piece.start : piece.stop])
 
 
 def _length(pieces: Iterable[Piece]) -> int:
