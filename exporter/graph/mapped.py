@@ -1,7 +1,7 @@
 """Map pages of a file into memory before they are read.
 
-A file that is read for the first time through a map causes a page fault for each 64 KB. Together they
-take as long as copying the file; one call for many pages takes a hundredth of that.
+A file that is read through a map for the first time causes a page fault for each 64 KB. Together,
+they take as long as copying the file; one call for many pages takes a hundredth of that.
 """
 
 from __future__ import annotations

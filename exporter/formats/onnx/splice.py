@@ -14,9 +14,9 @@ change is copied as bytes, and its weights are never parsed.
    new message.
 5. If the file were larger than readers accept, its large constants go into a second file.
 
-Ranges are written from the mapped file, whose pages are mapped first. On Linux this takes four fifths
-of the time of `sendfile` and `copy_file_range`, which share no blocks if a range does not start at
-one.
+Ranges are written from the mapped file, whose pages are mapped first. On Linux this takes four
+fifths of the time of `sendfile` and `copy_file_range`, which share no blocks if a range does not
+start at one.
 """
 
 from __future__ import annotations
