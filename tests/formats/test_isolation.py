@@ -18,8 +18,9 @@ import pytest
 from exporter.errors import ConversionError, ExporterError, ModelError, UsageError
 from exporter.formats.isolated_process import Limits
 from exporter.formats.isolation import call, is_isolated, isolated, runner_of
-from exporter.formats.model import run_each
+from exporter.formats.model import RunOptions, run_each
 from exporter.graph import Array
+from tests.builders.onnx_models import classifier, cut
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux")
 
@@ -341,3 +342,24 @@ def test_the_process_ends_with_its_parent(tmp_path: Path) -> None:
         time.sleep(0.05)
     else:
         pytest.fail("the process is still running")
+
+
+def test_a_cut_that_runs_is_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The work of the original limits its time too."""
+    original = classifier()
+    pruned = cut(original, [0, 2])
+    limits = list[int]()
+
+    def with_work(own: Limits, _size: int, work: int) -> Limits:
+        limits.append(work)
+        return own
+
+    def refuse(*_: object) -> None:
+        pytest.fail("the cut was drawn")
+
+    monkeypatch.setattr("exporter.formats.onnx.model.draw", refuse)
+    monkeypatch.setattr(Limits, "with_work", with_work)
+    with isolated(Limits(60)):
+        for opened in (original, pruned):
+            opened.runner(RunOptions())
+    assert limits[0] == limits[1] > 0

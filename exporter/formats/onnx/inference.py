@@ -61,6 +61,7 @@ class Known:
         types: of the model of which this is a cut, as far as onnx does not infer them.
         measured: shapes in a run of that model, as they are after the cut.
         remap: of the plan that made this model, so that it need not be read from the file.
+        work: the multiply-adds of the model of which this is a cut: no cut needs more.
     """
 
     external: ExternalData | None = None
@@ -68,6 +69,7 @@ class Known:
     types: Mapping[str, TypeProto] = field(default_factory=dict)
     measured: Mapping[str, Shape] = field(default_factory=dict)
     remap: Remap | None = None
+    work: Callable[[], int | None] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -108,7 +108,11 @@ class OnnxModel:
             proto, types = apply_plan(self._proto, self._drawing, plan, external)
             proto = cut_split_trees(proto)
             known = replace(
-                self._known, types=types.stated, measured=types.measured, remap=plan.remap
+                self._known,
+                types=types.stated,
+                measured=types.measured,
+                remap=plan.remap,
+                work=self._work,
             )
             return type(self)(proto, self.name, external, known, source=self._source)
 
@@ -135,9 +139,11 @@ class OnnxModel:
         from exporter.formats.onnx.runtime import OnnxRunner  # noqa: PLC0415 - only where it runs
 
         load = partial(OnnxRunner, self._nested, self.name, options, self._external)
-        work = partial(multiply_adds, self.graph())
         action, size = f"onnxruntime running {self.name}", self._proto.ByteSize()
-        return runner_of(action, size, load, options.threads, work)
+        return runner_of(action, size, load, options.threads, self._work)
+
+    def _work(self) -> int | None:
+        return self._known.work() if self._known.work else multiply_adds(self.graph())
 
     def to_bytes(self) -> bytes:
         """The file's content: the same for the same model in every process.
