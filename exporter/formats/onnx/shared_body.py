@@ -34,7 +34,7 @@ from exporter.formats.onnx.external_data import (
     replace_file,
     size_bytes,
 )
-from exporter.formats.onnx.protos import all_tensors, copy_without, model_without, set_metadata
+from exporter.formats.onnx.protos import all_tensors, copy_of, copy_without, set_metadata
 from exporter.formats.onnx.splice import Source, content_of, write_light
 from exporter.output.files import FileState, file_state, sha256_of_source
 from exporter.output.folder import BODY
@@ -165,9 +165,8 @@ def _light(
     external: ExternalData,
 ) -> ModelProto:
     """The model with references to the body."""
-    light = model_without(model, "initializer")
-    light.graph.initializer.extend(references.get(t.name, t) for t in model.graph.initializer)
-    for name, tensor in _of_nodes(light):
+    light = copy_of(model)
+    for name, tensor in _constants(light):
         if name in references:
             tensor.CopyFrom(references[name])
     for _, tensor in _constants(light) if external.has_files else ():
@@ -191,10 +190,6 @@ def _constants(model: ModelProto) -> Iterator[tuple[str, TensorProto]]:
     """Name -> constant."""
     for tensor in model.graph.initializer:
         yield tensor.name, tensor
-    yield from _of_nodes(model)
-
-
-def _of_nodes(model: ModelProto) -> Iterator[tuple[str, TensorProto]]:
     for node in model.graph.node:
         if (
             node.op_type == "Constant"

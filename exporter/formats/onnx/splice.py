@@ -160,8 +160,7 @@ def _pieces(
         return encoder.message(model)
     try:
         splice = _Splice(source, encoder)
-        whole = range(len(source.content))
-        return [whole] if source.model == model else splice.message(whole, source.model, model)
+        return splice.message(range(len(source.content)), source.model, model)
     except WireError:
         return encoder.message(model)
 
@@ -225,6 +224,9 @@ _NESTED: dict[type[Message], tuple[str, ...]] = {
 }
 
 
+_GRAPH = "graph"  # a field of the model
+
+
 def nested(number: int, pieces: Sequence[Piece]) -> list[Piece]:
     """The pieces of a message as a field of another one."""
     return [field_start(number, _length(pieces)), *pieces]
@@ -254,7 +256,7 @@ class _Splice:
         Args:
             place: of the bytes that `old` was parsed from.
             old: of the file.
-            new: of the result, of the same type, and not equal.
+            new: of the result, of the same type.
 
         Raises:
             WireError: the bytes are not those of `old`.
@@ -263,7 +265,8 @@ class _Splice:
             return self._encoder.message(new)
         values = [{f.name: value for f, value in each.ListFields()} for each in (old, new)]
         names = values[0].keys() | values[1].keys()
-        changed = sorted(n for n in names if values[0].get(n) != values[1].get(n))
+        # the lists of a graph are compared one by one, and the whole not before
+        changed = sorted(n for n in names if n == _GRAPH or values[0].get(n) != values[1].get(n))
         found: dict[int, list[Field]] = {number_of(new, name): [] for name in changed}
         for each in self._source.fields(place):
             if each.number in found:
@@ -293,7 +296,6 @@ class _Splice:
             added.append(_only(messages[1], name))
             return
         olds, news = (_listed(message, name) for message in messages)
-        is_list = hasattr(getattr(messages[1], name), "extend")
         if len(places) != len(olds) or any(place.kind != WITH_LENGTH for place in places):
             raise WireError
         known = {key: index for index, key in reversed([*enumerate(_keys(olds))])}
@@ -306,8 +308,11 @@ class _Splice:
             place = places[index]
             for skipped in places[following:index]:
                 replaced[skipped] = []
-            if not is_list or olds[index] != each:  # the only one is known to differ
-                inner = self.message(range(place.inner, place.stop), olds[index], each)
+            content = range(place.inner, place.stop)
+            inner: list[Piece] = [content]
+            if name == _GRAPH or olds[index] != each:
+                inner = self.message(content, olds[index], each)
+            if inner != [content]:
                 replaced[place] = [*waiting, *nested(number, inner)]
             elif waiting:
                 replaced[place] = [*waiting, range(place.start, place.stop)]
