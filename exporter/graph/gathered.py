@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from exporter.graph.graph import Array
 
 BLOCK_BYTES = 1 << 20  # of a block: it stays in the processor's cache until it is written
-_DENSE = 16  # positions for each one that is gathered: almost all pages are read then
+_DENSE = 16  # positions for each one that is gathered: most pages are read then
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,9 +72,9 @@ class Gathered:
             part = plain[line : line + lines]
             for start in range(0, len(self.positions), count):
                 chosen = self.positions[start : start + count]
-                low, high = chosen.min(), chosen.max() + 1
-                if high - low < _DENSE * len(chosen):
-                    map_pages(part[:, low:high] if len(part) == 1 else part)
+                around = part[:, chosen.min() : chosen.max() + 1] if len(part) == 1 else part
+                if around.shape[1] < _DENSE * len(chosen):
+                    map_pages(around)
                 block = room.reshape(-1)[: len(part) * len(chosen) * inner]
                 shaped = block.reshape(len(part), len(chosen), inner)
                 np.take(part, chosen, axis=1, out=shaped, mode="clip")  # "raise" makes a copy

@@ -32,7 +32,8 @@ def map_pages(values: Array) -> None:
     owner = owner.obj if isinstance(owner, memoryview) else owner
     if sys.platform != "linux" or not isinstance(owner, mmap.mmap) or not values.nbytes:
         return
-    start = values.ctypes.data - np.frombuffer(owner, np.uint8).ctypes.data
+    first = np.frombuffer(owner, np.uint8)
+    start = values.__array_interface__["data"][0] - first.__array_interface__["data"][0]
     before = start % mmap.PAGESIZE
     with suppress(OSError, ValueError):  # an older kernel, or the file is shorter now
         owner.madvise(_POPULATE_READ, start - before, values.nbytes + before)

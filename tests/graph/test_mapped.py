@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from exporter.graph import gathered
+from exporter.graph.gathered import Gathered
 from exporter.graph.mapped import map_pages, parts_of
 
 SIZE = 1 << 23
@@ -62,3 +64,23 @@ def test_a_file_that_became_shorter(tmp_path: Path) -> None:
     with (tmp_path / "content").open("r+b") as file:
         file.truncate(4096)
     map_pages(values)
+
+
+# shape, axis, number of positions in the middle -> how many positions around them are mapped
+AROUND: tuple[tuple[tuple[int, ...], int, int, int], ...] = (
+    ((1000, 8), 0, 40, 40),
+    ((30, 1000), 1, 20, 0),  # most of each line is not read
+    ((30, 1000), 1, 100, 1000),
+)
+
+
+@pytest.mark.parametrize(("shape", "axis", "count", "expected"), AROUND)
+def test_only_what_is_read_is_mapped(
+    shape: tuple[int, ...], axis: int, count: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mapped_widths = set[int]()
+    monkeypatch.setattr(gathered, "map_pages", lambda part: mapped_widths.add(part.shape[1]))
+    positions = np.arange(500, 500 + count)
+    blocks = [block.copy() for block in Gathered(np.zeros(shape), axis, positions).blocks()]
+    assert sum(map(len, blocks)) == 8 * np.prod(shape) // shape[axis] * count
+    assert mapped_widths == ({expected} if expected else set())

@@ -112,7 +112,7 @@ class OnnxModel:
                 types=types.stated,
                 measured=types.measured,
                 remap=plan.remap,
-                work=self._work,
+                work=self._known.work or self._work,
             )
             return type(self)(proto, self.name, external, known, source=self._source)
 
@@ -158,7 +158,7 @@ class OnnxModel:
         """Write the file at exactly this path. To write atomically, use `output.files`.
 
         If constants of the model are in other files, those of the result are in one file in the
-        same folder. Its name is made from its content, so that it replaces no other model's file.
+        same folder. No other model has a file of that name, so that none is replaced.
         """
         external = self._external or ExternalData(Path())
         stem = Path(self.name).stem if external.has_files else path.stem
