@@ -5,8 +5,9 @@
 The network has the layers and sizes of MobileNetV2 (14 MB, 1000 classes), with random weights; each
 selection keeps ten classes. The three ways take turns, selection by selection, and each time is
 divided by that of its anchor in the same turn: copying the file that was written, or creating a
-file of the size of the variant. Processor time does not count waiting for other programs. With
---write, the table goes into docs/performance.md.
+file of the size of the variant. All write new files: replacing one waits for the disk. Processor
+time does not count waiting for other programs. With --write, the table goes into
+docs/performance.md.
 """
 
 from __future__ import annotations
@@ -120,6 +121,8 @@ def measure(folder: Path, count: int) -> list[list[str]]:
     resident = [0, 0]
     for number in range(-10, count):
         ways.number = number % count
+        for name in ("own.onnx", "copy.onnx", "created", f"{ways.number}.onnx"):
+            (folder / name).unlink(missing_ok=True)
         found = {action.__name__: timed(action) for action in actions}
         if number >= 0:
             for name, each in found.items():
