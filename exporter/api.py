@@ -30,7 +30,7 @@ from exporter.jobs.run import run_job, run_variants
 from exporter.jobs.select import UnitChoice, select_units
 from exporter.jobs.select_options import SelectOptions
 from exporter.jobs.trim import trim_file
-from exporter.jobs.trim_options import TrimOptions
+from exporter.jobs.trim_options import TrimOptions, options_of_run
 from exporter.jobs.unshare import unshare as unshare_files
 from exporter.jobs.verify_folder import FolderReport, raise_if_failed, verify_folder
 from exporter.keywords import JobKeywords, Keywords, SelectingKeywords, TrimmingKeywords
@@ -202,16 +202,16 @@ def quantize(
 
 
 @overload
-def run(source: Source, out: str | Path, **options: Unpack[Keywords]) -> Report: ...
+def run(source: Source, out: str | Path, **options: Unpack[TrimmingKeywords]) -> Report: ...
 @overload
 def run(
     source: Source,
     out: str | Path,
     *,
     variants: Mapping[str, Units],
-    **options: Unpack[Keywords],
+    **options: Unpack[TrimmingKeywords],
 ) -> dict[str, Report]: ...
-@_with_keywords(CutOptions, Job)
+@_with_keywords(CutOptions, Job, TrimOptions)
 def run(
     source: Source,
     out: str | Path,
@@ -232,12 +232,14 @@ def run(
     Returns:
         The report, or with `variants` a report for each.
     """
+    trimming, options = _split(TrimOptions, options)
+    shared = {**options, "trimming": options_of_run(trimming)}
     if variants is None:
-        cut_options, job = _records(options)
+        cut_options, job = _records(shared)
         with writable(out, force=job.force) as folder:
             report = run_job(local_path(source), folder, cut_options, job)
         return _checked(job, report)
-    records = {name: _records({**options, "keep": keep}) for name, keep in variants.items()}
+    records = {name: _records({**shared, "keep": keep}) for name, keep in variants.items()}
     if not records:
         raise UsageError("there are no variants", "name at least one: {'birds': [1, 5]}")
     job = next(iter(records.values()))[1]

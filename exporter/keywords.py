@@ -133,6 +133,7 @@ class SelectKeywords(TypedDict, total=False):
 class TrimKeywords(TypedDict, total=False):
     """Options of `TrimOptions`."""
 
+    trim: bool
     target: float | None
     min_agreement: float | None
     by: str
@@ -153,4 +154,4 @@ class SelectingKeywords(SelectKeywords, JobKeywords, total=False):
 
 
 class TrimmingKeywords(TrimKeywords, CutKeywords, JobKeywords, total=False):
-    """The keywords of `trim`."""
+    """The keywords of `trim` and `run`."""

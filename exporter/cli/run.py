@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import click
 from exporter.cli import options
 from exporter.cli.progress import show_progress
 from exporter.jobs.job import Job
+from exporter.jobs.trim_options import TrimOptions, options_of_run
 from exporter.planning.options import CutOptions
 
 
@@ -20,6 +22,7 @@ from exporter.planning.options import CutOptions
     (
         "net.keras -o out --keep owl,macaw --labels labels.txt",
         "net.keras -o out --keep @names.txt --precision int8 --data images",
+        "net.onnx -o out --keep owl --data photos --trim --min-agreement 0.99",
         "net.onnx -o out --variant birds=0-9 --variant cats=281-285",
         "net.onnx --keep 0-9 --dry-run",
     ),
@@ -33,7 +36,7 @@ from exporter.planning.options import CutOptions
         help="Keep SPEC and write DIR/NAME. Can be repeated; the model is converted once.",
     ),
     options.dry_run,
-    records=(CutOptions, Job),
+    records=(CutOptions, Job, TrimOptions),
 )
 def command(model: Path, output: Path | None, variants: tuple[str, ...], **given: Any) -> int:
     """Convert, cut, verify, quantize and measure MODEL, and write files and report to DIR.
@@ -51,7 +54,7 @@ def command(model: Path, output: Path | None, variants: tuple[str, ...], **given
     is_dry = options.wants_forecast(given, output)
     folder = output or Path()  # a dry run has none
     with show_progress(given) as progress:
-        job = options.make_job(given, progress)
+        job = replace(options.make_job(given, progress), trimming=options_of_run(given))
         if is_dry:
             if output is not None:
                 check_run(model, folder, cuts, job)

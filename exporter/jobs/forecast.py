@@ -14,6 +14,7 @@ from typing import Any
 
 from exporter.data.read import read_samples
 from exporter.data.samples import Samples, synthetic_samples
+from exporter.errors import UsageError
 from exporter.forecast.footprint import count_parameters, estimate_memory
 from exporter.forecast.forecast import Counts, FileForecast, Forecast
 from exporter.forecast.verdict import LatencyBound
@@ -25,7 +26,7 @@ from exporter.jobs.head_share import count_bound, measure_bound
 from exporter.jobs.inspect import Inspection, inspect_model
 from exporter.jobs.job import Job
 from exporter.jobs.label_file import with_label_files
-from exporter.jobs.make import FloatFile, Maker, pruned_name, uncut_models
+from exporter.jobs.make import FloatFile, Maker, file_name, uncut_models
 from exporter.jobs.quantize import quantization_specs, refuse_quantizing
 from exporter.jobs.source import OpenedModel, UncutModel
 from exporter.jobs.vocabulary import complete_tokens
@@ -55,6 +56,8 @@ def forecast_job(
     Raises:
         ExporterError: as the job does.
     """
+    if job.trimming is not None:
+        raise UsageError("the size of a trimmed file is not forecast", "leave out --trim")
     with job.open(source) as opened:
         if out is not None:
             job = replace(job, to=(opened.model.kind,), precisions=(FLOAT,))
@@ -135,7 +138,7 @@ class _Forecaster(Maker):
         return Forecast(kind, first.cut, tuple(files), tuple(dict.fromkeys(every)))
 
     def _path(self, folder: Path, kind: str, precision: str) -> Path:
-        return folder / (self.out.name if self.out else pruned_name(kind, precision))
+        return folder / (self.out.name if self.out else file_name(kind, precision))
 
     def _planned(self, plain: FloatFile) -> Model:
         """The model that the cut was planned for."""

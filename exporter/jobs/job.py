@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from exporter.formats.model import Model, RunOptions
     from exporter.graph.lengths import Lengths
     from exporter.jobs.source import OpenedModel
+    from exporter.jobs.trim_options import TrimOptions
     from exporter.performance.scenario import BenchOptions
     from exporter.planning.pixels import Images
 
@@ -56,6 +57,7 @@ class Job(JobOptions):
     options: Mapping[str, Any] = field(default_factory=dict)  # the same as data
     replay: Callable[[Path], str] = lambda _data: ""  # the command that compares one saved input
     timings: Timings = field(default_factory=Timings, compare=False)
+    trimming: TrimOptions | None = None  # `run` writes trimmed files too
 
     def __post_init__(self) -> None:
         for name in names_of_type(Job, "Path"):

@@ -47,9 +47,12 @@ def check_cuts(
                 progress(text)
 
 
-def pruned_name(kind: str, precision: str) -> str:
+PRUNED, TRIMMED = "pruned", "trimmed"
+
+
+def file_name(kind: str, precision: str, stem: str = PRUNED) -> str:
     """The name of a file that `run` writes."""
-    return f"pruned.{precision}{KINDS[kind].suffixes[0]}"
+    return f"{stem}.{precision}{KINDS[kind].suffixes[0]}"
 
 
 @dataclass(frozen=True, eq=False)

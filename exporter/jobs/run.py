@@ -28,6 +28,7 @@ from exporter.jobs.source import OpenedModel, UncutModel
 from exporter.jobs.started import started
 from exporter.jobs.task_quality import check_truth
 from exporter.jobs.timings import Timings
+from exporter.jobs.trim_variant import check_trimming
 from exporter.jobs.variant import Variant, outside_files_of, run_variant, write_texts
 from exporter.jobs.vocabulary import complete_tokens
 from exporter.output.draft import new_folder
@@ -94,7 +95,8 @@ def run_variants(
         for number, (name, options) in enumerate(variants.items()):
             target = out / name if name else out  # which may have a URL
             numbered = _numbered(_named(job, name), number, len(variants))
-            own_job = started(numbered, "run", (source, "-o", target), options)
+            records = (options, *filter(None, (job.trimming,)))
+            own_job = started(numbered, "run", (source, "-o", target), *records)
             outside = job.share_body and bool(name)
             reports[name] = session.run(
                 own_job, options, folder / name, out / name, outside=outside
@@ -230,6 +232,7 @@ def check_run(
             raise UsageError(
                 f"the variant {name!r} cannot name a folder", "use letters, digits, dots, dashes"
             )
+    check_trimming(job)
     files = [source, job.data, *(options.labels for options in variants.values())]
     inputs = [Path(file) for file in files if isinstance(file, str | Path)]
     check_output_folder(out, force=job.force, inputs=inputs)

@@ -96,11 +96,7 @@ def _kind(path: Path, options: TrimOptions) -> str:
 
 def _cut(model: Model, options: CutOptions | None, job: Job) -> tuple[Model, Cut | None]:
     """The model with its head cut, which is what the trimmed network is compared with."""
-    if model.precision != "fp32":
-        raise ModelError(
-            f"{model.name} is {model.precision}, and channels are refitted in float32",
-            "trim the float32 file, then quantize the result",
-        )
+    check_trimmable(model)
     if options is None:
         return model, None
     cut = plan_cut(model, options, images=job.image_inputs(model))
@@ -109,6 +105,15 @@ def _cut(model: Model, options: CutOptions | None, job: Job) -> tuple[Model, Cut
     if not results.passed:
         raise CheckError("the cut of the head is not proved", "`exporter prune` shows the checks")
     return pruned, cut
+
+
+def check_trimmable(model: Model) -> None:
+    """ModelError for a model that is not float32."""
+    if model.precision != "fp32":
+        raise ModelError(
+            f"{model.name} is {model.precision}, and channels are refitted in float32",
+            "trim the float32 file, then quantize the result",
+        )
 
 
 def of_kept_classes(samples: Samples, model: Model, cut: Cut | None) -> Samples:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from exporter.errors import UsageError
-from exporter.planning.option import ADVANCED, option
+from exporter.planning.option import ADVANCED, option, options_of
 
 MEASURES = {
     "multiply-adds": "of one sample",
@@ -15,7 +17,23 @@ MEASURES = {
     "latency": "measured; the slowest to find",
 }
 
-_trim = partial(option, section="Trim", commands=("trim",))
+_trim = partial(option, section="Trim", commands=("trim", "run"))
+
+
+def options_of_run(values: Mapping[str, Any]) -> TrimOptions | None:
+    """The options of `run --trim`, from those of a command or a function; None without `trim`.
+
+    Raises:
+        UsageError: an option of trimmed files, and no `trim`.
+    """
+    defaults = {each.name: each.default for each in options_of(TrimOptions, "run")}
+    given = {
+        name: values[name] for name in defaults if values.get(name) not in {None, defaults[name]}
+    }
+    if not given.get("trim") and given:
+        flag = next(iter(given)).replace("_", "-")
+        raise UsageError(f"--{flag} is an option of trimmed files", "add --trim")
+    return TrimOptions(**given) if given else None
 
 
 @dataclass(frozen=True)
@@ -26,6 +44,12 @@ class TrimOptions:
         UsageError: neither or both of target and min_agreement, or a number out of range.
     """
 
+    trim: bool = _trim(
+        False,
+        "Also write a trimmed file for each pruned one, fitted on samples of --data: see "
+        "docs/trim.md.",
+        commands=("run",),
+    )
     target: float | None = _trim(
         None, "Share of the network that stays, 0 to 1, by --by.", minimum=0, maximum=1
     )
@@ -48,7 +72,9 @@ class TrimOptions:
         section=ADVANCED,
     )
     pareto: Path | None = _trim(
-        None, "Write agreement by size to this .csv file, and a plot next to it (.svg)."
+        None,
+        "Write agreement by size to this .csv file, and a plot next to it (.svg).",
+        commands=("trim",),
     )
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ from exporter.jobs.checks import (
     measure_models,
     prove_cut,
 )
-from exporter.jobs.make import FloatFile, Maker, pruned_name
+from exporter.jobs.make import PRUNED, TRIMMED, FloatFile, Maker, file_name
 from exporter.jobs.quantize import (
     calibration_warnings,
     for_float_checks,
@@ -32,6 +32,7 @@ from exporter.jobs.record import describe_artifact, describe_forms, make_report
 from exporter.jobs.source import UncutModel
 from exporter.jobs.started import verifying
 from exporter.jobs.task_quality import QualityMeter
+from exporter.jobs.trim_variant import trimmed_file
 from exporter.jobs.vocabulary import TokenCut
 from exporter.output.c_source import FORMS, sources
 from exporter.output.files import write_text, writing
@@ -70,9 +71,9 @@ class Variant(Maker):
     fleet: Fleet
     outside: bool = False
 
-    def name_of(self, kind: str, precision: str) -> str:
+    def name_of(self, kind: str, precision: str, stem: str = PRUNED) -> str:
         """The path of a model file, relative to the folder."""
-        name = pruned_name(kind, precision)
+        name = file_name(kind, precision, stem)
         return f"{OUTSIDE}{self.folder.name}.{name}" if self.outside else name
 
     def path_of(self, name: str) -> Path:
@@ -154,6 +155,7 @@ class _Pruned:
 
     Attributes:
         is_wanted: False for a float file that is only needed to make the others.
+        has_quality: its task quality is among the results.
     """
 
     cut: Cut
@@ -161,6 +163,7 @@ class _Pruned:
     artifact: Artifact
     results: CheckResults
     is_wanted: bool = True
+    has_quality: bool = False
 
 
 def run_variant(variant: Variant, tokens: TokenCut) -> Report:
@@ -208,7 +211,7 @@ def _prune(variant: Variant, uncut: UncutModel, numbers: Iterator[int]) -> Itera
         numbers: of the files of all kinds.
     """
     specs = quantization_specs(variant.job)
-    files = len(variant.models) * (1 + len(specs))
+    files = len(variant.models) * (1 + len(specs)) * (1 if variant.job.trimming is None else 2)
     is_wanted = not specs or FLOAT in variant.job.precisions
     with nullcontext() if is_wanted else scratch_folder() as scratch:
         variant.job.on_file(next(numbers), files)
@@ -220,6 +223,10 @@ def _prune(variant: Variant, uncut: UncutModel, numbers: Iterator[int]) -> Itera
         for spec in specs:
             variant.job.on_file(next(numbers), files)
             yield _quantize(variant, made, plain, spec)
+        if variant.job.trimming is not None:
+            for each in _trim(variant, made, specs, scratch):
+                variant.job.on_file(next(numbers), files)
+                yield each
 
 
 def _make_float(variant: Variant, uncut: UncutModel, scratch: Path | None) -> FloatFile:
@@ -306,13 +313,47 @@ def _quantize(
     return _Pruned(made.cut, pruned, artifact, results)
 
 
+def _trim(
+    variant: Variant, made: FloatFile, specs: Iterable[QuantizationSpec], scratch: Path | None
+) -> Iterator[_Pruned]:
+    """The trimmed float file of one kind, and its quantized files, which are compared with it.
+
+    Args:
+        scratch: as for `_make_float`.
+    """
+    job, uncut, kind = variant.job, made.uncut, made.uncut.model.kind
+    name = variant.name_of(kind, made.model.precision, TRIMMED)
+    path = variant.path_of(name) if scratch is None else scratch / Path(name).name
+    small, results = trimmed_file(job, variant.source, made, variant.inputs, path)
+    small.model.name = name
+    job.timings.end("trim")
+    if scratch is None:
+        results += variant.measure(uncut, small.model, path)
+    artifact = describe_artifact(small.model, path, made.route, uncut.path)
+    results = results.for_artifact(name)
+    is_wanted = scratch is None
+    yield _Pruned(made.cut, small.model, artifact, results, is_wanted, has_quality=True)
+    for spec in specs:
+        name = variant.name_of(kind, spec.precision, TRIMMED)
+        path = variant.path_of(name)
+        quantized = variant.make_quantized(small, spec, variant.calibration, path)
+        quantized.model.name = name
+        job.timings.end("quantize")
+        results = CheckResults.warn(*quantized.warnings)
+        results += variant.check(small.model, quantized.model, (), spec.precision)
+        results += variant.measure(uncut, quantized.model, path)
+        proof = Proof("sampled", "it was quantized after it was trimmed")
+        artifact = describe_artifact(quantized.model, path, made.route, uncut.path, proof)
+        yield _Pruned(made.cut, quantized.model, artifact, results, has_quality=True)
+
+
 def _task_quality(variant: Variant, pruned: Iterable[_Pruned]) -> CheckResults:
     """The task quality of every artifact, next to that of the source, and pictures of boxes."""
     results, meters = CheckResults(), dict[int, QualityMeter]()
     source = variant.source.model
     names = {head.name for head in trace(source.graph()).heads} if variant.inputs.labels else ()
     uncut = {each.model.kind: each.model for each in variant.models}
-    for each in pruned:
+    for each in (each for each in pruned if not each.has_quality):
         heads = each.cut.remap.heads
         # a SavedModel does not always show the head: the converted model then
         original = source if heads[0].name in names else uncut[each.model.kind]

@@ -29,6 +29,7 @@ from exporter.report.formatting import (
     percent,
     percent_with_interval,
     plural,
+    printable,
     size,
     told_apart,
     value_and_limit,
@@ -181,9 +182,13 @@ def describe_result(report: Report) -> str:
     subject = ", ".join(name or unnamed for name in named)
     samples = max((check.samples for name in exact for check in compared[name]), default=0)
     known = _matches(report, named or exact, samples, given=given) if exact else ""
-    parts = [describe_trimmed(row) for row in report.trimmed]
-    parts += [f"{subject} {known}".lstrip()] if exact else []
+    parts = [f"{subject} {known}".lstrip()] if exact else []
     parts += [f"{name}: {_quality(checks)}" for name, checks in quantized.items() if checks]
+    name_files = len(report.artifacts) > 1
+    parts += [
+        f"{printable(row.artifact)}: " * name_files + describe_trimmed(row)
+        for row in report.trimmed
+    ]
     measured = (precisions.get(c.artifact) for c in report.checks if c.stage == "quantize")
     unchecked = sorted({name for name in measured if name and name not in compared})
     parts += [f"{name}: not checked against a limit" for name in unchecked]
@@ -210,8 +215,11 @@ def _matches(report: Report, precisions: Sequence[str], samples: int, *, given: 
     is_one = len(precisions) == 1
     if given:
         return f"{'is' if is_one else 'are'} within the given tolerance of {expected}"
+    trimmed = {row.artifact for row in report.trimmed}
     files = [
-        each for each in report.artifacts if each.precision in precisions and each.kind in KINDS
+        each
+        for each in report.artifacts
+        if each.precision in precisions and each.kind in KINDS and each.path not in trimmed
     ]
     converted = any(check.stage == "export" for check in report.checks)  # only the cut is proved
     proved = all(each.proof and each.proof.result == "proved" for each in files)
