@@ -22,7 +22,7 @@ from exporter.planning.options import CutOptions
     (
         "net.keras -o out --keep owl,macaw --labels labels.txt",
         "net.keras -o out --keep @names.txt --precision int8 --data images",
-        "net.onnx -o out --keep owl --data photos --trim --min-agreement 0.99",
+        "net.onnx -o out --keep owl --data photos --trim --target 0.5",
         "net.onnx -o out --variant birds=0-9 --variant cats=281-285",
         "net.onnx --keep 0-9 --dry-run",
     ),
