@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from exporter.graph import Graph, Node
 from exporter.graph.activations import ACTIVATIONS
-from exporter.graph.operations import Activation, Concat, Linear, Reduce, Slice, Split
+from exporter.graph.operations import Activation, Concat, Elementwise, Linear, Reduce, Slice, Split
 from exporter.graph.walk import (
     REARRANGE,
     ancestors,
@@ -28,7 +28,7 @@ from exporter.trace.rules.rankings import find_ranking
 def build_head(walk: AxisWalk, output: str, axis: int, units: int) -> Head:
     """The head of an output (raises Refused)."""
     graph = walk.graph
-    if not any(isinstance(node.operation, Linear) for node in walk.nodes.values()):
+    if not any(_makes_units(walk, node) for node in walk.nodes.values()):
         raise Refused(None, "no linear operation computes it")
     tail = _tail(walk, output)
     body = _body(walk, tail.z)
@@ -62,6 +62,20 @@ def build_head(walk: AxisWalk, output: str, axis: int, units: int) -> Head:
         head = replace(head, normalized=parts)
     _check_other_shares(walk, head)
     return head
+
+
+def _makes_units(walk: AxisWalk, node: Node) -> bool:
+    """Do units begin in a node: in a product, or where features meet a constant of each unit?
+
+    Gaussian naive Bayes subtracts the mean of each class from the features, [batch, 1, features].
+    """
+    if isinstance(node.operation, Linear):
+        return True
+    if not isinstance(node.operation, Elementwise) or walk.tensors.keys().isdisjoint(node.outputs):
+        return False
+    computed = computed_inputs(walk.graph, node)
+    slots = {use.slot for each in walk.constants for use in each.uses if use.node == node.name}
+    return bool(slots and computed) and walk.tensors.keys().isdisjoint(computed)
 
 
 def _check_other_shares(walk: AxisWalk, head: Head) -> None:

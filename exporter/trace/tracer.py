@@ -17,6 +17,7 @@ import numpy as np
 
 from exporter.errors import ModelError
 from exporter.graph import Graph
+from exporter.graph.operations import Linear
 from exporter.graph.walk import dependents
 from exporter.remap import HeadRemap
 from exporter.trace.axis_parts import Undecided, find_axis_parts, stated_axis_parts
@@ -373,7 +374,9 @@ def _distinguished(heads: list[Head]) -> list[Head]:
     """
     competing = [head for head in heads if head.competes]
     with_parts = [head for head in heads if head.axis_parts]
-    heads = next((each for each in (competing, with_parts) if len(each) == 1), heads)
+    products = [head for head in heads if any(isinstance(n.operation, Linear) for n in head.body)]
+    likely = (competing, with_parts, products)
+    heads = next((each for each in likely if len(each) == 1), heads)
     if len(heads) == 1:
         return heads
     return [replace(head, name=f"{head.output}:{head.axis}") for head in heads]
