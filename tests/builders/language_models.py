@@ -18,8 +18,6 @@ from tests.builders.tflite_builder import Builder
 UNITS, FEATURES, BLOCK = 40, 32, 16
 CONTRIB = "com.microsoft"
 
-Part = tuple[list[NodeProto], dict[str, Array]]  # nodes and their constants
-
 
 def values() -> dict[str, Array]:
     """The weights: float32, and quantized with per-channel and with block scales."""

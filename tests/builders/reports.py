@@ -39,6 +39,15 @@ def remap(*heads: HeadRemap) -> Remap:
     return Remap(Origin("net.keras", SHA), None, heads)
 
 
+# The keys of a report as JSON, in the documented order.
+REPORT_KEYS = [
+    *("schema", "ok", "versions", "machine", "command", "inputs", "original", "remap"),
+    *("artifacts", "checks", "latency", "memory", "warnings", "quality", "selection"),
+    *("date", "options", "settings", "coverage", "worst", "first_differences", "devices"),
+    *("timings", "agreement", "trimmed", "worst_samples", "box_pictures", "confusions"),
+    *("unit_labels", "precisions"),
+]
+
 # --- the records --------------------------------------------------------------------------------
 
 PASSING = Report(

@@ -28,7 +28,7 @@ from exporter.modes import MODES, PROBABILITIES
 from exporter.output.c_source import FORMS
 from exporter.quantization import PRECISIONS
 from tests.builders.commands import Done, command, environment, exporter, leftover_files, listing
-from tests.builders.reports import PASSING
+from tests.builders.reports import PASSING, REPORT_KEYS
 from tests.builders.shelf import BIAS, KERNEL, LABELS, UNITS
 
 # --- results on stdout --------------------------------------------------------------------------
@@ -299,27 +299,7 @@ RECORDS = {
         *("schema", "ok", "artifacts", "remap", "checks", "quality", "coverage", "worst"),
         *("warnings", "selection"),
     ],
-    "run net.onnx -o j --keep 1 --no-bench": [
-        *("schema", "ok", "versions", "machine", "command", "inputs", "original", "remap"),
-        *("artifacts", "checks", "latency", "memory", "warnings", "quality", "selection"),
-        *(
-            "date",
-            "options",
-            "settings",
-            "coverage",
-            "worst",
-            "first_differences",
-            "devices",
-            "timings",
-            "agreement",
-            "trimmed",
-            "worst_samples",
-            "box_pictures",
-            "confusions",
-            "unit_labels",
-            "precisions",
-        ),
-    ],
+    "run net.onnx -o j --keep 1 --no-bench": REPORT_KEYS,
     "run net.onnx -o jv --variant a=1 --variant b=2 --no-bench": ["schema", "ok", "variants"],
 }
 

@@ -381,20 +381,19 @@ def test_two_processes_write_the_same_bytes(
     """By every route; each process writes to a folder of its own."""
     for width in (8, 64):
         _mixed(width).save(tmp_path / f"{width}.keras")
-    routes = ["tf2onnx", "TFLiteConverter", "tf2onnx, bare graph", "TFLiteConverter"]
+    routes = ["tf2onnx", "tf2onnx, bare graph", "TFLiteConverter"]
     written = [_convert_all(tmp_path, each) for each in (child, other_child)]
     assert [route for route, _ in written[0]] == routes
     assert written[0] == written[1]
 
 
 def _convert_all(folder: Path, child: Child) -> list[tuple[str, str]]:
-    """Route and hash of every model in the folder, converted to every kind."""
+    """Route and hash of each conversion: ONNX has a route for each width, TFLite one for both."""
     found = []
     with tempfile.TemporaryDirectory(dir=folder) as target:
-        for width in (8, 64):
+        for width, kind in ((8, "onnx"), (64, "onnx"), (64, "tflite")):
             model = open_keras(folder / f"{width}.keras", child)
-            for kind in ROUTES:
-                path = Path(target) / f"{width}.{kind}"
-                route = model.convert(kind, path, ConvertOptions()).route
-                found.append((route, hashlib.sha256(path.read_bytes()).hexdigest()))
+            path = Path(target) / f"{width}.{kind}"
+            route = model.convert(kind, path, ConvertOptions()).route
+            found.append((route, hashlib.sha256(path.read_bytes()).hexdigest()))
     return found

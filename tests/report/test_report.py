@@ -39,6 +39,7 @@ from tests.builders.reports import (
     MARKDOWN,
     PASSING,
     RECORDS,
+    REPORT_KEYS,
     TERMINAL,
     UNVERIFIED,
     VARIANTS,
@@ -116,33 +117,7 @@ def test_json_round_trip(name: str) -> None:
 
 def test_json_keys_are_in_the_documented_order() -> None:
     record = json.loads(TEXT)
-    assert list(record) == [
-        *("schema", "ok", "versions", "machine", "command", "inputs", "original", "remap"),
-        *(
-            "artifacts",
-            "checks",
-            "latency",
-            "memory",
-            "warnings",
-            "quality",
-            "selection",
-            "date",
-            "options",
-            "settings",
-            "coverage",
-            "worst",
-            "first_differences",
-            "devices",
-            "timings",
-            "agreement",
-            "trimmed",
-            "worst_samples",
-            "box_pictures",
-            "confusions",
-            "unit_labels",
-            "precisions",
-        ),
-    ]
+    assert list(record) == REPORT_KEYS
     assert (record["schema"], record["ok"]) == ("exporter/report/1", True)
     assert json.loads(FAILING.to_json())["ok"] is False
 
