@@ -41,7 +41,7 @@ from exporter.output.scratch import scratch_folder
 from exporter.performance.memory import ModelFile, Originals
 from exporter.planning.cut import Cut
 from exporter.quantization import FLOAT, QuantizationSpec
-from exporter.records import Artifact, Proof, Report
+from exporter.records import QUANTIZED_AFTER_TRIM, Artifact, Proof, Report
 from exporter.remap import HeadRemap
 from exporter.report.html import to_html
 from exporter.report.markdown import to_markdown
@@ -342,7 +342,7 @@ def _trim(
         results = CheckResults.warn(*quantized.warnings)
         results += variant.check(small.model, quantized.model, (), spec.precision)
         results += variant.measure(uncut, quantized.model, path)
-        proof = Proof("sampled", "it was quantized after it was trimmed")
+        proof = Proof("sampled", QUANTIZED_AFTER_TRIM)
         artifact = describe_artifact(quantized.model, path, made.route, uncut.path, proof)
         yield _Pruned(made.cut, quantized.model, artifact, results, has_quality=True)
 

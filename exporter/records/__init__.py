@@ -11,6 +11,7 @@ from exporter.records.details import (
 )
 from exporter.records.report import Report, precision_rows
 from exporter.records.rows import (
+    QUANTIZED_AFTER_TRIM,
     TRIM_STAGE,
     Artifact,
     Device,
@@ -30,6 +31,7 @@ from exporter.records.rows import (
 )
 
 __all__ = [
+    "QUANTIZED_AFTER_TRIM",
     "TRIM_STAGE",
     "Artifact",
     "BoxPicture",

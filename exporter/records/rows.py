@@ -206,6 +206,7 @@ class SelectedUnit:
 
 Interval = tuple[float, float]
 TRIM_STAGE = "trim"
+QUANTIZED_AFTER_TRIM = "it was quantized after it was trimmed"  # the reason of a proof
 
 
 @dataclass(frozen=True)

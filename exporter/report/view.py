@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from exporter.output.c_source import FORMS
-from exporter.records import Artifact, Report, SelectedUnit
+from exporter.records import QUANTIZED_AFTER_TRIM, Artifact, Report, SelectedUnit
 from exporter.remap.head_remap import HeadRemap, members
 from exporter.report import describe
 from exporter.report.check_groups import compares_values, describe_failure, failed
@@ -201,8 +201,16 @@ def _measures(report: Report, artifact: Artifact) -> Iterator[Measure]:
             share = row.bytes / row.original_bytes if row.original_bytes > 0 else None
             yield Measure("Memory", *texts, share, note)
     if (top1 := agreement(report, artifact)) is not None:
-        note = "same first answer as the original"
+        note = f"same first answer as {_compared_with(report, artifact)}"
         yield Measure("Top-1 agreement", percent(1.0), percent(top1), top1, note)
+
+
+def _compared_with(report: Report, artifact: Artifact) -> str:
+    if any(row.artifact == artifact.path for row in report.trimmed):
+        return "the untrimmed file, on held-out samples"
+    if artifact.proof is not None and artifact.proof.reason == QUANTIZED_AFTER_TRIM:
+        return "the trimmed float file"
+    return "the original"
 
 
 def agreement(report: Report, artifact: Artifact) -> float | None:

@@ -15,7 +15,7 @@ from exporter.cli import run as run_command
 from exporter.errors import ModelError, UsageError
 from exporter.formats import open_model
 from exporter.formats.model import RunOptions
-from exporter.report.view import headline
+from exporter.report.view import cards, headline
 from tests.builders.channel_models import SIDE, network
 from tests.builders.onnx_models import numbers
 
@@ -59,6 +59,21 @@ def test_each_pruned_file_has_a_trimmed_one(folder: Path, report: exporter.Repor
     assert "trimmed.fp32.onnx: trimmed, not equal to the original" in headline(report)
     assert headline(report).startswith("3 of 5 units kept: fp32 is proved to match the original")
     assert (row.calibration_samples, row.held_out_samples) == (36, 12)  # of three kept classes
+
+
+def test_cards_say_what_a_trimmed_file_was_compared_with(report: exporter.Report) -> None:
+    notes = {
+        card.artifact.path: measure.note
+        for card in cards(report)
+        for measure in card.measures
+        if measure.title == "Top-1 agreement"
+    }
+    assert notes == {
+        "pruned.int8.onnx": "same first answer as the original",
+        "pruned.fp32.onnx": "same first answer as the original",
+        "trimmed.fp32.onnx": "same first answer as the untrimmed file, on held-out samples",
+        "trimmed.int8.onnx": "same first answer as the trimmed float file",
+    }
 
 
 def test_the_agreement_is_that_of_both_files(folder: Path, report: exporter.Report) -> None:
