@@ -105,11 +105,15 @@ def _plain(
 
 
 def _normalized(size: Callable[[Array, int], Array]) -> Callable[..., Array]:
-    """Values divided by one number for all of them; unchanged where it is 0."""
+    """Values divided by one number for all of them; unchanged, or the parameter `empty`, where it
+    is 0.
+    """
 
-    def normalize(x: Array, axis: int, _: Mapping[str, float]) -> Array:
+    def normalize(x: Array, axis: int, parameters: Mapping[str, float]) -> Array:
         divisor = size(x, axis)
-        return np.asarray(x / np.where(divisor == 0.0, 1.0, divisor))
+        result = x / np.where(divisor == 0.0, 1.0, divisor)
+        empty = parameters.get("empty")
+        return np.asarray(result if empty is None else np.where(divisor == 0.0, empty, result))
 
     return normalize
 

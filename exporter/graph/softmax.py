@@ -8,7 +8,7 @@ divided by their sum. Each of these operations alone would mix the units.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -54,6 +54,7 @@ def combine_softmaxes(graph: Graph, operators: Container[str]) -> Graph:
         operators: of the file, that divide or subtract. A softmax ends in one of them, or in an
             exponential or a logarithm of one.
     """
+    graph = _with_sigmoids(graph)
     last = (node for node in graph.nodes if node.operator in operators)
     found = {node.name: match for node in last if (match := _match(graph, node)) is not None}
     combined = {node.name for match in found.values() for node in match.nodes}
@@ -69,6 +70,35 @@ def combine_softmaxes(graph: Graph, operators: Container[str]) -> Graph:
             nodes.append(node)
     combined_graph = replace(graph, nodes=tuple(nodes)) if found else graph
     return _with_functions_of_softmaxes(combined_graph)
+
+
+def _with_sigmoids(graph: Graph) -> Graph:
+    """The graph with 1 / (1 + exp(-z)), as skl2onnx writes it, as one sigmoid."""
+    changed: dict[str, Node | None] = {}
+    for node in graph.nodes:
+        addition = (
+            _producer(graph, node.inputs[0], "Add") if node.operator == "Reciprocal" else None
+        )
+        exp = _exp(graph, addition.inputs[0]) if addition else None
+        negation = _producer(graph, exp.inputs[0], "Mul") if exp else None
+        if not (addition and exp and negation):
+            continue
+        numbers = [_scalar(graph, each.inputs[1]) for each in (addition, negation)]
+        inner = tuple(each.outputs[0] for each in (negation, exp, addition))
+        once = all(len(graph.consumers.get(name, ())) == 1 for name in inner)
+        if numbers == [1.0, -1.0] and once and not {*inner} & {*graph.outputs}:
+            changed |= dict.fromkeys((negation.name, exp.name, addition.name))
+            sigmoid = replace(node, operation=Activation("sigmoid"), inputs=negation.inputs[:1])
+            changed[node.name] = replace(sigmoid, outputs=(*node.outputs, *inner))
+    return _with_changed(graph, changed)
+
+
+def _with_changed(graph: Graph, changed: Mapping[str, Node | None]) -> Graph:
+    """The graph with other nodes of these names; None removes one."""
+    if not changed:
+        return graph
+    nodes = (changed.get(node.name, node) for node in graph.nodes)
+    return replace(graph, nodes=tuple(node for node in nodes if node is not None))
 
 
 def _with_functions_of_softmaxes(graph: Graph) -> Graph:
@@ -97,10 +127,7 @@ def _with_functions_of_softmaxes(graph: Graph) -> Graph:
                 both = Activation(_OF_SOFTMAX[operator, function], axis, (*given, *least))
                 made = replace(node, operation=both, inputs=before.inputs[:1])
                 changed[node.name] = replace(made, outputs=(*node.outputs, *inner))
-    if not changed:
-        return graph
-    nodes = (changed.get(node.name, node) for node in graph.nodes)
-    return replace(graph, nodes=tuple(node for node in nodes if node is not None))
+    return _with_changed(graph, changed)
 
 
 def _smallest(graph: Graph, tensor: str) -> float:
@@ -114,11 +141,11 @@ def _match(graph: Graph, last: Node) -> _Found | None:
     """The softmax that ends in a node, if nothing else reads its inner tensors."""
     is_computed = all(name in graph.producers for name in last.inputs)
     ends = is_computed and applies(last, "div", "sub")
-    reduced = _reduced(graph, *last.inputs[::-1]) if ends else None
-    if reduced is None:
-        return None
-    match = _softmax if applies(last, "div") else _log_softmax
-    found = match(graph, last.inputs[0], reduced)
+    found = _guarded(graph, last) if ends else None
+    reduced = _reduced(graph, *last.inputs[::-1]) if ends and found is None else None
+    if reduced is not None:
+        match = _softmax if applies(last, "div") else _log_softmax
+        found = match(graph, last.inputs[0], reduced)
     if found is None:
         return None
     inside = {last.name, *(node.name for node in found.nodes)}
@@ -130,6 +157,44 @@ def _match(graph: Graph, last: Node) -> _Found | None:
         if not isinstance(consumer.operation, ShapeOf)  # the lengths do not change
     }
     return found if consumers <= inside and inner.isdisjoint(graph.outputs) else None
+
+
+def _guarded(graph: Graph, last: Node) -> _Found | None:
+    """Probabilities divided by their sum, or equal constants if all of them are 0.
+
+    scikit-learn writes (p + none) / (sum(p) + none * count), where none is 1 if the sum is 0, else
+    0: `Cast(Not(Cast(sum, bool)))`.
+    """
+    sums = [graph.producers[name][0] for name in last.inputs]
+    if not applies(last, "div") or any(each.operator != "Add" for each in sums):
+        return None
+    (value, none), (total, share) = (each.inputs for each in sums)
+    back, product = _producer(graph, none, "Cast"), _producer(graph, share, "Mul")
+    negation = _producer(graph, back.inputs[0], "Not") if back else None
+    truth = _producer(graph, negation.inputs[0], "Cast") if negation else None
+    reduced = _reduced(graph, total, value)
+    count = _scalar(graph, product.inputs[1]) if product and product.inputs[0] == none else None
+    if not (back and product and negation and truth and reduced and count):
+        return None
+    node, _ = graph.producers[value]
+    plain = reduced.source == value and reduced.functions == ("sum",) and _is_probability(node)
+    if not plain or truth.inputs[0] != total or graph.tensors[truth.outputs[0]].dtype != "bool":
+        return None
+    share_of = Activation("l1_normalize", reduced.axis, (("empty", 1.0 / count),))
+    nodes = (*reduced.nodes, truth, negation, back, product, *sums)
+    return _Found(share_of, value, nodes, sums[0].outputs)
+
+
+def _producer(graph: Graph, tensor: str, operator: str) -> Node | None:
+    node, _ = graph.producers.get(tensor, (None, 0))
+    return node if node is not None and node.operator == operator else None
+
+
+def _scalar(graph: Graph, tensor: str) -> float | None:
+    """The value of a constant with one value."""
+    constant = graph.tensors[tensor]
+    value = None if constant.read is None else constant.read()
+    return value.item() if value is not None and value.size == 1 else None
 
 
 def _softmax(graph: Graph, value: str, total: _Reduced) -> _Found | None:

@@ -29,7 +29,9 @@ def has_quantized_values(head: Head) -> bool:
 
 
 def returns_probabilities(head: Head) -> bool:
-    """Whether the last activation returns probabilities: a removed unit's is 0."""
+    """Does the last activation return probabilities, or shares of them? A removed unit's is 0."""
+    if head.activation == "l1_normalize":
+        return contains_probabilities(head, head.z)
     return head.activation in ACTIVATIONS and ACTIVATIONS[head.activation].probability
 
 

@@ -38,7 +38,7 @@ def resolve_mask(head: Head, semantics: Semantics) -> Semantics:
        ruin a scale, and the lowest quantized logit still gets a share of a softmax.
     3. Exception: the lowest quantized value at z is enough (`_lowest_quantized`).
     4. So does a head with several softmaxes, and one whose last activation divides by a norm, which
-       a floor would dominate.
+       a floor would dominate or which returns something else than 0 for zeros.
     5. Otherwise removed units get a floor at z: 0 if z already contains probabilities.
     """
     if semantics.for_quantization and not (returns_probabilities(head) or semantics.restore_width):
@@ -51,7 +51,8 @@ def resolve_mask(head: Head, semantics: Semantics) -> Semantics:
     narrow = narrow or bool(head.normalized)
     floor = 0.0 if joins_probabilities_of_parts(head) else lowest_value(head, head.z)
     if divides_by_a_norm(head):
-        floor, narrow = 0.0, narrow or not contains_probabilities(head, head.z)
+        fills = any("empty" in dict(getattr(n.operation, "parameters", ())) for n in head.tail)
+        floor, narrow = 0.0, narrow or fills or not contains_probabilities(head, head.z)
     if not narrow and has_quantized_values(head):
         lowest = _lowest_quantized(head)
         narrow, floor = lowest is None, lowest or 0.0

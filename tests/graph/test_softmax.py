@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import NodeProto
+from onnx import NodeProto, TensorProto
 
 from exporter.errors import ModelError
 from exporter.formats.model import Model, RunOptions
@@ -132,6 +132,9 @@ ONNX: Mapping[str, tuple[list[NodeProto], bool]] = {
     ),
 }
 CONSTANTS: Mapping[str, Array] = {
+    "minus": np.array(-1, np.float32),
+    "unit": np.array(1, np.float32),
+    "count": np.array(UNITS, np.float32),
     "axes": ints(1),
     "one": ints(1),
     "lowest": np.array(-np.inf, np.float32),
@@ -316,6 +319,20 @@ def test_a_softmax_and_its_logarithm_are_both_returned() -> None:
 # --- values divided by their sum -----------------------------------------------------------------
 
 PROBABILITIES = 1 / (1 + np.exp(-Z))
+GUARDED = [  # as skl2onnx writes SGDClassifier(loss="log_loss")
+    node("Mul", ["z", "minus"], ["n"], "negate"),
+    node("Exp", ["n"], ["e"], "exp"),
+    node("Add", ["e", "unit"], ["a"], "add"),
+    node("Reciprocal", ["a"], ["p"], "p"),
+    node("ReduceSum", ["p", "axes"], ["s"], "sum"),
+    node("Cast", ["s"], ["some"], "some", to=TensorProto.BOOL),
+    node("Not", ["some"], ["none"], "none"),
+    node("Cast", ["none"], ["k"], "cast", to=TensorProto.FLOAT),
+    node("Add", ["p", "k"], ["value"], "value"),
+    node("Mul", ["k", "count"], ["m"], "count"),
+    node("Add", ["s", "m"], ["total"], "total"),
+    node("Div", ["value", "total"], ["y"], "y"),
+]
 SHARES = {
     "probabilities and their sum": (
         [
@@ -329,6 +346,7 @@ SHARES = {
         [node("ReduceL1", ["z"], ["s"], "sum", axes=[1]), node("Div", ["z", "s"], ["y"], "y")],
         Z,
     ),
+    "sigmoids that are written out, and a value where their sum is 0": (GUARDED, PROBABILITIES),
 }
 
 
@@ -476,3 +494,32 @@ def test_other_computations_are_refused(name: str) -> None:
 def test_a_softmax_over_another_axis_is_not_over_units(build: Callable[[], Model]) -> None:
     with pytest.raises(ModelError):
         plan_cut(build(), CutOptions(keep=KEPT))
+
+
+@pytest.mark.parametrize("mode", ["slice", "mask"])
+def test_where_all_probabilities_are_0_the_value_of_the_file_stays(mode: str) -> None:
+    done = prune_model(onnx(*GUARDED), CutOptions(keep=KEPT, mode=mode), Job(samples=4))
+    assert done.results.passed
+    low = np.linalg.lstsq(KERNEL.T.astype(np.float64), np.full(UNITS, -500.0), rcond=None)[0]
+    assert ((low @ KERNEL + BIAS) < -200.0).all()  # its exponential is infinite in float32
+    found = np.asarray(done.model.runner(RunOptions())({"x": low[None].astype(np.float32)})["y"])
+    assert np.allclose(found[0, KEPT] if mode == "mask" else found[0], 1 / UNITS, atol=1e-6)
+    assert mode == "slice" or not np.delete(found[0], KEPT).any()
+
+
+@pytest.mark.parametrize("changed", [1, 2, 6, 7, 9])
+def test_other_operations_after_the_probabilities_are_refused(changed: int) -> None:
+    """Another function, 1 + exp with another number, no test for 0, or a part that is an output."""
+    nodes = {
+        1: node("Sinh", ["n"], ["e"], "exp"),
+        2: node("Add", ["e", "count"], ["a"], "add"),
+        6: node("Identity", ["some"], ["none"], "none"),
+        7: node("Cast", ["none"], ["k"], "cast", to=TensorProto.FLOAT),
+        9: node("Mul", ["k", "s"], ["m"], "count"),
+    }
+    tail = [nodes[changed] if i == changed else each for i, each in enumerate(GUARDED)]
+    if changed == 7:  # its result is an output too
+        tail.append(node("Identity", ["k"], ["shown"], "shown"))
+    outputs = {"y": ("batch", UNITS)} | ({"shown": ("batch", 1)} if changed == 7 else {})
+    with pytest.raises(ModelError, match="it mixes the units"):
+        prune_model(onnx(*tail, outputs=outputs), CutOptions(keep=KEPT), Job(samples=4))
