@@ -13,24 +13,21 @@ from exporter.records import InputPreview
 
 _CHANNELS = {1, 3, 4}
 _SMALLEST_SIDE = 4  # pixels; fewer show nothing
+_LARGEST_SIDE = 128
 _LOSSLESS_SIDE = 64  # of a larger picture, a JPEG is a tenth of a PNG
 _MOST_ROWS = 4  # of a batch, next to each other
 _MOST_VALUES = 12
 _IMAGE, _GRAY = 4, 3  # ranks, with the batch
 
 
-def preview_inputs(samples: Samples, index: int, side: int = 128) -> tuple[InputPreview, ...]:
-    """All inputs of one sample.
-
-    Args:
-        side: the longer side of a picture, in pixels, at most.
-    """
+def preview_inputs(samples: Samples, index: int) -> tuple[InputPreview, ...]:
+    """All inputs of one sample; the longer side of a picture has 128 pixels at most."""
     return tuple(
-        _preview(name, np.asarray(values[index]), side) for name, values in samples.values.items()
+        _preview(name, np.asarray(values[index])) for name, values in samples.values.items()
     )
 
 
-def _preview(name: str, values: Array, side: int) -> InputPreview:
+def _preview(name: str, values: Array) -> InputPreview:
     shown = values.ravel()[:_MOST_VALUES]
     shape, dtype = tuple(map(int, values.shape)), str(values.dtype)
     if values.dtype.kind not in "biuf" or not values.size:
@@ -46,7 +43,7 @@ def _preview(name: str, values: Array, side: int) -> InputPreview:
         mean if finite else None,
         high if finite else None,
         tuple(f"{value:.6g}" for value in shown.tolist()),
-        picture_of(values, side) if finite else "",
+        picture_of(values, _LARGEST_SIDE) if finite else "",
     )
 
 

@@ -149,7 +149,6 @@ def ranking_of(graph: Graph, output: str) -> Node | None:
 def ranked_ids(
     ranking: Ranking,
     values: Array,
-    k: int | None = None,
     *,
     names: Array | None = None,
     tables: Mapping[str, Array] | None = None,
@@ -159,7 +158,6 @@ def ranked_ids(
     Args:
         ranking: of the model, before or after a cut.
         values: of the tensor `ranking.source`, as the model in question computes them.
-        k: how many it returns; None for as many as before, or all where there are fewer.
         names: index -> the index that the model returns for it; None for the same.
         tables: name of a table in which indices are looked up -> its entry for each index.
 
@@ -167,7 +165,7 @@ def ranked_ids(
         Output name -> int64 indices, or table entries.
     """
     operation = _operation(ranking.node)
-    ids = _ranks(operation, np.asarray(values), k)
+    ids = _ranks(operation, np.asarray(values))
     found = {ranking.node.outputs[operation.ids]: ids if names is None else names[ids]}
     for node in ranking.copies[1:]:
         source = found[next(name for name in node.inputs if name in found)]
@@ -185,14 +183,15 @@ def ranked_ids(
     return {name: found[name] for name in (*ranking.outputs, *ranking.looked_up)}
 
 
-def _ranks(operation: TopK, values: Array, k: int | None) -> Array:
+def _ranks(operation: TopK, values: Array) -> Array:
+    """The k indices along the axis, or all where there are fewer."""
     axis, width = operation.axis, values.shape[operation.axis]
     signed = values.astype(np.float64) * (-1.0 if operation.largest else 1.0)
     if operation.last:
         order = width - 1 - np.argsort(np.flip(signed, axis), axis=axis, kind="stable")
     else:
         order = np.argsort(signed, axis=axis, kind="stable")
-    wanted = 1 if operation.k is None else min(operation.k if k is None else k, width)
+    wanted = 1 if operation.k is None else min(operation.k, width)
     first = np.take(order, np.arange(wanted), axis=axis)
     return first if operation.keepdims else first.squeeze(axis)
 
