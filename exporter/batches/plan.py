@@ -84,7 +84,7 @@ def read_plan(plan: str | Path | Mapping[str, Any], overrides: Mapping[str, Any]
     """Read a plan from a TOML file, or from the same tables in a mapping.
 
     Args:
-        overrides: options of all cells, which win over those of the plan.
+        overrides: options of all cells, which win over options of the plan.
 
     Raises:
         UsageError: the file cannot be read, or the plan names something that does not exist.

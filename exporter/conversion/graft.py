@@ -31,7 +31,7 @@ class Graft:
     """The changes that turn a converted stub into the converted original.
 
     Attributes:
-        plan: all edits except those of weights.
+        plan: all edits except edits of weights.
         weights: constant of the file -> its original values in the file's layout, not copied.
     """
 

@@ -123,7 +123,7 @@ def read_audio(path: Path, graph: Graph, limit: int | None, options: DataOptions
 def wave_input(graph: Graph, given_rate: int | None) -> WaveInput:
     """The waveform input of a model.
 
-    The sample rate is that of the TFLite metadata, else the option.
+    The sample rate is read from the TFLite metadata, else from the option.
 
     Raises:
         UsageError: several inputs; another shape than [length], [1, length], [1, length, 1] or

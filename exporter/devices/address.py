@@ -20,7 +20,7 @@ class Address(NamedTuple):
         scheme: "ssh" or "adb".
         target: USER@HOST or HOST for ssh, which its configuration may explain; the serial number
             for adb.
-        port: None for that of the configuration.
+        port: None for the port that the configuration states.
         program: on the device: Python for ssh, benchmark_model for adb; "" for the default.
         name: for reports: without the user.
     """

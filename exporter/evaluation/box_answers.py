@@ -128,7 +128,7 @@ class BoxAnswers:
 def box_groups(truth: Sequence[Boxes], is_kept: Array) -> tuple[Group, ...]:
     """All samples, with the units of kept, of removed and of all classes.
 
-    The count is that of the true boxes.
+    The count is the number of true boxes.
     """
     every = np.concatenate([boxes.units[~boxes.is_crowd] for boxes in truth])
     return groups_of_units(len(truth), is_kept, lambda mask: int(mask[every].sum()))

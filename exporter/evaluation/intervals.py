@@ -31,7 +31,7 @@ def bootstrap(
     """Percentile bootstrap intervals of several values of the same cases.
 
     All values are computed on the same resampled cases, so that the interval of a difference is
-    that of a paired comparison. The resamples are the same in every run.
+    the interval of a paired comparison. The resamples are the same in every run.
 
     Args:
         statistic: (cases,) indices -> the values.

@@ -81,7 +81,7 @@ def labels_of_units(
 def names_of_units(kept: KeptUnits, table: HeadRemap | None) -> tuple[str, ...] | None:
     """The names of the original's units that a remap knows; "" for the others.
 
-    A merged unit's name is that of its lowest member.
+    A merged unit has the name of its lowest member.
     """
     if table is None or table.labels is None:
         return None

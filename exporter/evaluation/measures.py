@@ -17,7 +17,7 @@ class Measure:
         label: a few words for people.
         task: key of TASKS.
         higher_is_better: False for an error rate.
-        is_share: a share of correct samples, so that its interval is that of a proportion.
+        is_share: a share of correct samples, so that its interval is computed as for a proportion.
         of_units: it is a mean over units, so that the time that it takes grows with their number.
     """
 

@@ -1,4 +1,4 @@
-"""Compare the task quality of a new file with that of its original, on labeled samples."""
+"""Compare the task quality of a new file with its original, on labeled samples."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def class_groups(truth: Array, is_kept: Array) -> tuple[Group, ...]:
 
 
 def label_groups(truth: Array, is_kept: Array) -> tuple[Group, ...]:
-    """Groups by units; the count is that of the samples with at least one of these units.
+    """Groups by units; the count is the number of samples with at least one of these units.
 
     Args:
         truth: (samples, units) bool, or numbers of pixels.

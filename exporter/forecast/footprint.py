@@ -148,7 +148,7 @@ def _owners(graph: Graph) -> dict[str, str]:
 
 
 def _sizes(graph: Graph, owners: Mapping[str, str]) -> dict[str, int | None]:
-    """Memory of an owner: that of the smallest tensor in it, which is the quantized one."""
+    """Memory of an owner: of the smallest tensor in it, which is the quantized one."""
     sizes: dict[str, int | None] = {}
     for name, owner in owners.items():
         size = _bytes(graph.tensors[name])

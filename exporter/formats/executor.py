@@ -17,7 +17,7 @@ class Executor(Protocol):
     """Runs models elsewhere."""
 
     def runner(self, model: Model, options: RunOptions, ends: Ends = ({}, {})) -> Runner:
-        """Load a model there. `ends` are those of a TFLite file."""
+        """Load a model there. `ends` are the inputs and outputs of a TFLite file."""
 
 
 _active: ContextVar[Executor | None] = ContextVar("executor", default=None)

@@ -142,7 +142,7 @@ def _write(folder: Path, texts: Mapping[str, str]) -> None:
 
 
 def _write_manifests(source: Path, folder: Path) -> None:
-    """Write the manifests that the source has; those of inner folders first."""
+    """Write the manifests that the source has, first in inner folders."""
     places = [path.parent.relative_to(source) for path in source.rglob(MANIFEST)]
     for place in sorted(places, key=lambda each: len(each.parts), reverse=True):
         outside: Iterable[str] = outside_files(source / place)

@@ -147,7 +147,7 @@ class _RefusedByRuntime:
 
 
 class _Runner:
-    """A runner whose errors are those of this package."""
+    """A runner that raises the errors of this package."""
 
     def __init__(self, runner: Any, with_errors: Any) -> None:
         self._runner, self._with_errors = runner, with_errors

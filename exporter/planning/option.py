@@ -82,7 +82,7 @@ def option(
 
 
 def options_of(record: type, command: str | None = None) -> tuple[Option, ...]:
-    """The options of a record, in the order of its fields; all, or those of one command."""
+    """The options of a record, in the order of its fields; all, or only of one command."""
     return _options_of(record, command)
 
 

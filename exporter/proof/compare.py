@@ -33,7 +33,7 @@ class Difference:
 
 
 def compare_structures(expected: Structure, found: Structure) -> list[Difference]:
-    """All differences, those of the interface first; none if the files compute the same.
+    """All differences, first of the interface; none if the files compute the same.
 
     Operations and constants that no output depends on may be missing, since writers drop them. A
     file with more of them than expected is different.

@@ -93,7 +93,7 @@ class Digests:
         self.steps.append((step, whole))
 
     def attribute(self, value: str | Constant | Structure) -> bytes:
-        """The digest of an attribute; that of a graph depends on the tensors around it."""
+        """The digest of an attribute; the digest of a graph depends on the tensors around it."""
         if isinstance(value, str):
             return joined_digest("text", value)
         if isinstance(value, Constant):

@@ -165,7 +165,7 @@ def _fixed(graph: Graph) -> set[str]:
 
 
 def in_cut(original: HasStructure, cut: HasStructure, tensors: Sequence[str]) -> Mapping[str, str]:
-    """Each tensor -> that of the cut file that equal operations compute from equal inputs.
+    """Each tensor -> the tensor of the cut file that equal operations compute from equal inputs.
 
     It has the name of the original's tensor, unless another tool has renamed it.
 

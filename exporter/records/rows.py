@@ -1,4 +1,4 @@
-"""Rows of a report besides those of checks: plain data."""
+"""Rows of a report, except the rows of checks: plain data."""
 
 from __future__ import annotations
 

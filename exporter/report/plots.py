@@ -68,7 +68,7 @@ def variant_plots(reports: Mapping[str, Report]) -> list[Plot]:
 
 
 def _head(head: HeadRemap) -> Plot:
-    """The units of the original above, those of the files below, and lines between them."""
+    """The units of the original above, the units of the files below, and lines between them."""
     axes = new_axes(1.5)
     rows = list(describe.remap_rows(head))
     _strip(axes, 1.0, head.old_units, set(head.kept), BEFORE)

@@ -99,7 +99,7 @@ def figure_text(figure: Any, title: str) -> str:
 
 
 def _for_page(svg: str, title: str) -> str:
-    """The SVG element with the colors of the page; ids differ from those of other plots."""
+    """The SVG element with the colors of the page; ids differ from other plots."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
     prefix = re.sub(r"\W", "-", title)

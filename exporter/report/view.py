@@ -214,7 +214,7 @@ def _compared_with(report: Report, artifact: Artifact) -> str:
 
 
 def agreement(report: Report, artifact: Artifact) -> float | None:
-    """How often the first answer is that of the original: the worst output and stage, or None."""
+    """How often the first answer equals the original's: the worst output and stage, or None."""
     of_file = (c for c in report.checks if c.artifact == artifact.path and c.metric == "top1")
     return min((check.value for check in of_file if check.value is not None), default=None)
 

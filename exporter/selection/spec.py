@@ -99,7 +99,7 @@ def parse(
     Args:
         selection: a string, an iterable of integers and strings, or a `Selection`.
         option: its name in messages.
-        labels: those of the units.
+        labels: of the units.
 
     Raises:
         UsageError: no entry, an empty entry, an unclosed quote, a negative index, a reversed range,

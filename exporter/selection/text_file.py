@@ -15,7 +15,7 @@ from typing import TextIO
 from exporter.errors import UsageError, refuse_pointer
 
 LARGEST_TEXT = 1 << 26  # bytes; a million labels take about 20 MB
-LARGEST_RECORDS = 1 << 30  # of a file of ground truth; that of COCO's training set has 0.45 GB
+LARGEST_RECORDS = 1 << 30  # of a file of ground truth; COCO's training set has 0.45 GB
 _MOST_VALUES = 1 << 23  # line ends, commas and brackets: a value takes 100 bytes when parsed
 _LONGEST_LINE = 1 << 24  # characters
 _PIPE_S = 20.0  # the time that the writer of a pipe may take

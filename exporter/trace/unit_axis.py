@@ -92,7 +92,7 @@ class UnitAxis:
     def _among(units: Array, others: Array) -> Array:
         """As `numpy.isin`, which sorts; units are small numbers from -1 on."""
         largest = max(units.max(initial=-1), others.max(initial=-1))
-        present = np.zeros(largest + 2, bool)  # the last entry is that of -1
+        present = np.zeros(largest + 2, bool)  # the last entry is for -1
         present[others] = True
         return np.asarray(present[units])
 

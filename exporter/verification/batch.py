@@ -102,7 +102,7 @@ def _mixed(
     options: VerifyOptions,
     three: Samples,
 ) -> str:
-    """Which output of the batch is not that of three single runs; "" if none."""
+    """Which output of the batch differs from three single runs; "" if none."""
     if options.precision in _RANGES_OF_BATCH:
         return ""
     fed = pair_inputs(three, original, model, tables)
@@ -124,7 +124,7 @@ def _mixed(
     for name, value in together.items():
         rows = [each[name] for each in single]
         if any(row.shape != rows[0].shape or not row.ndim for row in rows):
-            continue  # its length is not that of the batch, as after a selection of boxes
+            continue  # its length differs from the batch, as after a selection of boxes
         joined = np.concatenate(rows)
         if joined.shape == value.shape and not _agree(joined, value, apart):
             return f"{name} of {BATCH} inputs at once differs from {BATCH} single runs"

@@ -113,7 +113,7 @@ def _check_sizes(members: list[zipfile.ZipInfo], path: Path) -> None:
 
 
 _LARGEST_RATIO, _SMALL_BYTES = 100, 1 << 24
-_LARGEST_TEXT = 1 << 28  # bytes of a configuration; that of a large model has a few million
+_LARGEST_TEXT = 1 << 28  # bytes of a configuration; a large model has a few million
 
 
 @contextmanager

@@ -53,7 +53,7 @@ def _copy_layers(model: Any, old: Any, new: Any) -> None:
 
 
 def _copy_layer(layer: Any, old: Any, new: Any) -> None:
-    """Copy a layer's group; of a wrapper, also that of the model in it."""
+    """Copy a layer's group; of a wrapper, also the group of the model in it."""
     if type(layer).__name__ in MODELS:
         _copy_layers(layer, old, new)
         return

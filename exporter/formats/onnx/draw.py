@@ -46,7 +46,7 @@ class Drawing:
     Attributes:
         graph: the neutral graph.
         nodes: every node of the file, in the file's order.
-        constants: those of the graph.
+        constants: of the graph.
         types: tensor name -> its type, as stated or inferred.
         measured: tensor name -> its shape in one run, where the type leaves lengths open. The
             neutral graph has these shapes.
@@ -65,7 +65,7 @@ class Drawing:
 
     @cached_property
     def producers(self) -> Mapping[str, str]:
-        """Name of a tensor -> that of the node which computes it."""
+        """Name of a tensor -> name of the node that computes it."""
         return {name: node.name for name, (node, _) in self.graph.producers.items()}
 
 

@@ -76,7 +76,7 @@ def _product_shape(node: NodeProto, constants: Mapping[str, Tensor]) -> Shape | 
 def _inputs(
     node: NodeProto, result: Shape, constants: Mapping[str, Tensor]
 ) -> Iterator[tuple[str, Shape]]:
-    """The inputs whose shapes follow from that of the result."""
+    """The inputs whose shapes follow from the shape of the result."""
     if node.op_type in _KEEPS_SHAPE:
         yield node.input[0], result
     elif node.op_type in _BROADCASTS and any(name in constants for name in node.input):

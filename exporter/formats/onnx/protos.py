@@ -178,7 +178,7 @@ class FileNode(NamedTuple):
     """One node of a file, read once: reading a field of a message takes 20 times as long.
 
     Attributes:
-        name: that of the file, made unique by the index where one is missing or taken.
+        name: from the file, made unique by the index where one is missing or taken.
         inputs: tensor names, "" where an optional input is absent; then those that its graphs read.
         plain: it has no attributes, and so no graphs and no constants.
     """

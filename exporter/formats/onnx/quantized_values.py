@@ -35,7 +35,7 @@ class QuantizedSlots:
 
     Attributes:
         inputs: slot of a quantized input -> slots of its scale and zero point.
-        output: those of the output; None where it is not quantized.
+        output: of the output; None where it is not quantized.
     """
 
     inputs: Mapping[int, _Slots] = field(default_factory=dict)

@@ -18,7 +18,7 @@ _LONGEST = 10  # bytes of a varint
 
 
 class WireError(Exception):
-    """The bytes are not those of a message."""
+    """The bytes are not a message."""
 
 
 class Field(NamedTuple):

@@ -56,7 +56,7 @@ class SavedModel:
 
     Attributes:
         inputs: name -> `tf.TensorSpec`, sorted by name.
-        outputs: name -> `tf.TensorSpec`; only those of numbers.
+        outputs: name -> `tf.TensorSpec`; only outputs of numbers.
         left_out: the other outputs, with their types: names of classes, for example.
         variables: that the signature reads.
     """
