@@ -16,8 +16,8 @@ from functools import partial
 import numpy as np
 
 from exporter.errors import ModelError
-from exporter.graph import Graph
-from exporter.graph.operations import Linear
+from exporter.graph import Graph, Shape
+from exporter.graph.operations import Linear, Reshape
 from exporter.graph.walk import dependents
 from exporter.remap import HeadRemap
 from exporter.trace.axis_parts import Undecided, find_axis_parts, stated_axis_parts
@@ -343,9 +343,7 @@ def _trace_output(
         return [], _unknown_shape(graph, output)
     axes = [a for a, n in enumerate(shape) if n != 1 and (a > 0 or len(shape) == 1)]
     heads: list[Head] = []
-    refusals = [
-        Refusal(output, None, f"no axis of its shape {format_shape(shape)} is wider than 1")
-    ]
+    refusals = [_no_axis(graph, output, shape)]
     undecided: list[Refusal] = []
     for axis in axes:
         try:
@@ -357,6 +355,25 @@ def _trace_output(
     if undecided and not any(head.axis_parts for head in heads):
         return [], undecided[-1]
     return _distinguished(heads), most_helpful(refusals)
+
+
+def _no_axis(graph: Graph, output: str, shape: Shape) -> Refusal:
+    """The refusal of an output without an axis of units.
+
+    skl2onnx reshapes several targets of an MLPRegressor to [-1, 1]: each sample has several rows.
+    """
+    node, _ = graph.producers.get(output, (None, 0))
+    before = graph.tensors[node.inputs[0]].shape if node else None
+    is_joined = node and before and isinstance(node.operation, Reshape) and shape[:1] == (None,)
+    if (
+        is_joined
+        and before
+        and math.prod(n or 1 for n in before[1:]) > math.prod(n or 1 for n in shape[1:])
+    ):
+        reason = f"it joins the samples and their values: {format_shape(before)} becomes "
+        hint = "remove it from the file, or export one value per column"
+        return Refusal(output, str(node), reason + format_shape(shape), hint)
+    return Refusal(output, None, f"no axis of its shape {format_shape(shape)} is wider than 1")
 
 
 def _unknown_shape(graph: Graph, output: str) -> Refusal:

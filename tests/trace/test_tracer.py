@@ -44,6 +44,16 @@ def sequence() -> Graph:
     return b.graph("y")
 
 
+def test_samples_and_values_on_one_axis_are_refused() -> None:
+    """As skl2onnx writes an MLPRegressor with several targets."""
+    b = Builder()
+    x = b.dense(b.feed("x", None, 4), UNITS, "fc")
+    b.node(Reshape((-1, 1), attribute="shape"), [x], (None, 1), "y")
+    (refusal,) = trace(b.graph("y")).refusals
+    assert refusal.reason == "it joins the samples and their values: [?, 6] becomes [?, 1]"
+    assert refusal.hint.startswith("remove it from the file")
+
+
 def test_a_stated_width_without_weights_takes_no_memory() -> None:
     """A damaged file may state any width, here 64 TB of unit indices."""
     b = Builder()
