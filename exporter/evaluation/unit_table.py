@@ -57,7 +57,7 @@ class Predictions:
         truth: (samples,) unit index of each label, UNLABELED if it is not a unit; None without
             labels.
         active_above: a unit with a score above this is active in a sample.
-        is_detector: a score is that of the best box, 0 without one. A sample has any number of
+        is_detector: a score belongs to the best box, 0 without one. A sample has any number of
             units: every active one is counted.
     """
 

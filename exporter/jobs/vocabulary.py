@@ -90,7 +90,7 @@ def check_token_files(options: CutOptions, source: Path, out: Path, *, force: bo
     files = TokenFiles.in_folder(source.parent)
     if files.texts and out.parent.resolve() == source.parent.resolve():
         raise UsageError(
-            f"{next(iter(files.texts))} next to the result would replace that of the original",
+            f"{next(iter(files.texts))} next to the result would replace the file of the original",
             "write the result into another folder, or use --keep-ids",
         )
     for name in files.texts:

@@ -42,7 +42,7 @@ MEANINGS: Mapping[str, str] = {
     "sampled": "The file was compared with the original on samples.",
     "not verified": "Nothing was compared.",
     "SQNR": "Signal-to-quantization-noise ratio: at 20 dB the error is a tenth of the signal.",
-    "Top-1": "How often the first answer is that of the float model.",
+    "Top-1": "How often the first answer equals the float model's answer.",
     "p50": "The median time of one run.",
     "p90": "Nine of ten runs take at most this long.",
     "p99": "99 of 100 runs take at most this long.",

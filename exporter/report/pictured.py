@@ -131,7 +131,7 @@ def _sample(row: WorstSample) -> ShownSample:
     )
     if is_equal(row):
         words = (
-            f"All values of {plural(row.samples, 'sample')} are equal to those of {against}; "
+            f"All values of {plural(row.samples, 'sample')} are equal to the values of {against}; "
             f"for example {sample}."
         )
     else:

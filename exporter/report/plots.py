@@ -200,7 +200,7 @@ def _trade(report: Report) -> Plot | None:
     points += [_Point(row.bytes, 1.0, f"{row.precision} {row.kind}", BEFORE) for row in floats]
     return _scatter(
         points,
-        "Each file by its size and by how often its first answer is that of the float model.",
+        "Each file by its size and by how often its first answer equals the float model's answer.",
     )
 
 
@@ -285,8 +285,8 @@ def _compared(reports: Mapping[str, Report]) -> Plot | None:
         return None
     return _scatter(
         points,
-        "Each file of each variant by its size and by how often its first answer is that of the "
-        "original.",
+        "Each file of each variant by its size and by how often its first answer equals the "
+        "original's answer.",
     )
 
 

@@ -1,6 +1,6 @@
 """Sums over the rows of a regression, in float64: all that a fit needs.
 
-The memory is that of the columns squared, however many samples are added.
+The memory grows with the columns squared, however many samples are added.
 """
 
 from __future__ import annotations
