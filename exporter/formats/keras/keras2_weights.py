@@ -1,13 +1,13 @@
-"""Load the weights of a `.keras` archive of TensorFlow 2.13 into a model of Keras 3.
+"""Load the weights of a `.keras` archive of TensorFlow 2.12 to 2.14 into a model of Keras 3.
 
-That release wrote the weights of a model's layers into a group of another name, and numbered them
-in another way: a layer with weights counts twice.
+These releases wrote the weights of a model's layers into a group of another name. Before 2.14, they
+numbered them in another way: a layer with weights counts twice.
 """
 
 from __future__ import annotations
 
+import re
 import tempfile
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def load_weights(model: Any, path: Path) -> None:
 
 
 def _rename(model: Any, path: Path, target: Path) -> bool:
-    """Write the weights as Keras 3 does; False if the archive has no groups of that release."""
+    """Write the weights as Keras 3 does; False if the archive has no groups of these releases."""
     with open_hdf5(path, ".keras") as old:
         if _OLD not in old:
             return False
@@ -41,15 +41,20 @@ def _rename(model: Any, path: Path, target: Path) -> bool:
 
 
 def _copy_layers(model: Any, old: Any, new: Any) -> None:
-    old_counts, new_counts = Counter[str](), Counter[str]()
+    """Copy the groups of the layers of a model: of each kind, in the order of their numbers."""
+    layers: dict[str, list[Any]] = {}
     for layer in model.layers:
         kind = keras.src.utils.naming.to_snake_case(type(layer).__name__)
-        source = f"{_OLD}/{_numbered(kind, old_counts[kind])}"
-        target = f"{_NEW}/{_numbered(kind, new_counts[kind])}"
-        old_counts[kind] += 2 if layer.weights else 1
-        new_counts[kind] += 1
-        if source in old:
-            _copy_layer(layer, old[source], new.create_group(target))
+        layers.setdefault(kind, []).append(layer)
+    for kind, those in layers.items():
+        pattern = re.compile(rf"{kind}(?:_(\d+))?")
+        found = ((pattern.fullmatch(name), name) for name in old[_OLD])
+        names = [name for _, name in sorted((int(m[1] or 0), name) for m, name in found if m)]
+        if len(names) != len(those):
+            continue  # Keras reports the layers whose weights are missing
+        for number, (layer, name) in enumerate(zip(those, names, strict=True)):
+            target = f"{_NEW}/{kind}_{number}" if number else f"{_NEW}/{kind}"
+            _copy_layer(layer, old[_OLD][name], new.create_group(target))
 
 
 def _copy_layer(layer: Any, old: Any, new: Any) -> None:
@@ -63,7 +68,3 @@ def _copy_layer(layer: Any, old: Any, new: Any) -> None:
             _copy_layer(inner, item, new.create_group(name))
         else:
             old.copy(item, new, name)
-
-
-def _numbered(name: str, number: int) -> str:
-    return f"{name}_{number}" if number else name

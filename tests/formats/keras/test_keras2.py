@@ -367,13 +367,13 @@ def test_an_argument_that_keras_3_lacks_is_named(tmp_path: Path) -> None:
         open_model(tmp_path / "net.keras")
 
 
-def _write_as_tensorflow_2_13(path: Path) -> None:
-    """Rename the groups of a fixed archive: a layer with weights counts twice there."""
+def _write_with_old_groups(path: Path, step: int) -> None:
+    """Rename the groups of a fixed archive; a layer with weights counts as often as `step`."""
     names = {
         "layers/sequential": "sequential",
-        "layers/sequential_1": "sequential_2",
+        "layers/sequential_1": f"sequential_{step}",
         "layers/sequential/layers/dense": "dense",
-        "layers/sequential/layers/dense_1": "dense_2",
+        "layers/sequential/layers/dense_1": f"dense_{step}",
         "layers/sequential_1/layers/time_distributed": "time_distributed",
     }
     with zipfile.ZipFile(path) as archive:
@@ -388,15 +388,16 @@ def _write_as_tensorflow_2_13(path: Path) -> None:
             archive.writestr(name, content)
 
 
-def test_weights_of_tensorflow_2_13(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("release", "step"), [("2.13.1", 2), ("2.14.0", 1)])
+def test_weights_in_groups_of_older_releases(tmp_path: Path, release: str, step: int) -> None:
     keras.utils.set_random_seed(3)
     first = keras.Sequential([keras.Input((4, 3)), layers.Dense(5), layers.Dense(2)], name="first")
     each = layers.TimeDistributed(layers.Dense(3))
     model = keras.Sequential([keras.Input((4, 3)), first, keras.Sequential([each], name="second")])
     x = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
     expected = np.asarray(model(x))
-    write_keras_2(tmp_path / "net.keras", model, keras_2_config(model), "2.13.1")
-    _write_as_tensorflow_2_13(tmp_path / "net.keras")
+    write_keras_2(tmp_path / "net.keras", model, keras_2_config(model), release)
+    _write_with_old_groups(tmp_path / "net.keras", step)
     opened = open_model(tmp_path / "net.keras")
     (answer,) = opened.runner(RunOptions())({opened.graph().inputs[0]: x}).values()
     np.testing.assert_array_equal(answer, expected)
