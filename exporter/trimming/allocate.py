@@ -67,18 +67,26 @@ def path(scored: Sequence[Scored], costs: Costs, work: Costs) -> list[Step]:
     widths = {name: each.group.units for name, each in groups.items()}
     whole = costs.of(widths)
     steps = [Step(dict(widths), 1.0, 0.0)]
+    choices = {name: _cheapest(each, widths, work) for name, each in groups.items()}
     while True:
-        best: tuple[float, str, int] | None = None
-        for name, each in groups.items():
-            for width in each.widths:
-                if width >= widths[name]:
-                    continue
-                saved = work.saved(widths, name, width)
-                added = each.error(width) - each.error(widths[name])
-                if saved > 0 and (best is None or added / saved < best[0]):
-                    best = added / saved, name, width
-        if best is None:
+        name = min(choices, key=lambda each: choices[each][0], default="")
+        if not name or choices[name][0] == np.inf:
             return steps
-        widths[best[1]] = best[2]
+        widths[name] = choices[name][1]
+        for other in work.related(name):
+            choices[other] = _cheapest(groups[other], widths, work)
         error = sum(each.error(widths[name]) for name, each in groups.items())
         steps.append(Step(dict(widths), costs.of(widths) / whole, error))
+
+
+def _cheapest(each: Scored, widths: Mapping[str, int], work: Costs) -> tuple[float, int]:
+    """The narrower width of a group with the least error for the work it saves, and that ratio.
+
+    The ratio is infinite if there is none.
+    """
+    name = each.group.name
+    best, now = (np.inf, widths[name]), each.error(widths[name])
+    for width in each.widths:
+        if width < widths[name] and (saved := work.saved(widths, name, width)) > 0:
+            best = min(best, ((each.error(width) - now) / saved, width), key=lambda one: one[0])
+    return best

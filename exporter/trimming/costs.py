@@ -32,6 +32,10 @@ class _Part:
     cost: float
     axes: tuple[Mapping[str, float], ...]
 
+    @property
+    def groups(self) -> frozenset[str]:
+        return frozenset(name for axis in self.axes for name in axis)
+
 
 class Costs:
     """The cost of a network by the widths of its groups.
@@ -57,6 +61,10 @@ class Costs:
         self._parts = list(make(graph, axes))
         if by == "work":
             self._parts += _traffic(graph, groups)
+        self._of_group: dict[str, list[_Part]] = {group.name: [] for group in groups}
+        for part in self._parts:
+            for name in part.groups:
+                self._of_group[name].append(part)
 
     def of(self, widths: Widths) -> float:
         """The cost; groups without a width stay whole."""
@@ -64,9 +72,12 @@ class Costs:
 
     def saved(self, widths: Widths, group: str, width: int) -> float:
         """What is saved if one group becomes narrower."""
-        after = {**widths, group: width}
-        parts = [part for part in self._parts if any(group in axis for axis in part.axes)]
+        after, parts = {**widths, group: width}, self._of_group[group]
         return sum(self._cost(part, widths) - self._cost(part, after) for part in parts)
+
+    def related(self, group: str) -> frozenset[str]:
+        """The groups, itself among them, whose savings depend on the width of a group."""
+        return frozenset({group}).union(*(part.groups for part in self._of_group[group]))
 
     def _cost(self, part: _Part, widths: Widths) -> float:
         shares = (
