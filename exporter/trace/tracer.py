@@ -363,16 +363,13 @@ def _no_axis(graph: Graph, output: str, shape: Shape) -> Refusal:
     skl2onnx reshapes several targets of an MLPRegressor to [-1, 1]: each sample has several rows.
     """
     node, _ = graph.producers.get(output, (None, 0))
-    before = graph.tensors[node.inputs[0]].shape if node else None
-    is_joined = node and before and isinstance(node.operation, Reshape) and shape[:1] == (None,)
-    if (
-        is_joined
-        and before
-        and math.prod(n or 1 for n in before[1:]) > math.prod(n or 1 for n in shape[1:])
-    ):
-        reason = f"it joins the samples and their values: {format_shape(before)} becomes "
-        hint = "remove it from the file, or export one value per column"
-        return Refusal(output, str(node), reason + format_shape(shape), hint)
+    if node and isinstance(node.operation, Reshape) and shape[:1] == (None,):
+        before = graph.tensors[node.inputs[0]].shape or ()
+        sizes = [math.prod(n or 1 for n in each[1:]) for each in (before, shape)]
+        if sizes[0] > sizes[1]:
+            reason = f"it joins the samples and their values: {format_shape(before)} becomes "
+            hint = "remove it from the file, or export one value per column"
+            return Refusal(output, str(node), reason + format_shape(shape), hint)
     return Refusal(output, None, f"no axis of its shape {format_shape(shape)} is wider than 1")
 
 
