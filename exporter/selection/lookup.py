@@ -14,6 +14,9 @@ from exporter.selection.spec import ExactLabel, LabelPattern, SelectionEntry
 _GLOB = re.compile(r"[*?\[]")
 _LISTED = 8  # indices or labels in a message
 _SIMILAR = 3  # similar labels in a hint
+# How alike the spellings in a hint are, of 1: "makaw" and "macaw" are 0.8, "parrot" and "marmot"
+# 0.67. Of three letters, one may differ.
+_ALIKE, _ALIKE_IF_SHORT, _SHORT = 0.75, 0.66, 3
 _LONG_ENOUGH = 3  # letters: shorter texts begin too many words
 
 
@@ -82,10 +85,14 @@ class LabelIndex:
         wanted = _words(_folded(text))
         scores = {label: _shared_words(wanted, _words(label)) for label in self._without_case}
         found = sorted((label for label in scores if scores[label]), key=lambda n: -scores[n])
-        found = found or difflib.get_close_matches(_folded(text), self._without_case, _SIMILAR)
+        alike = _ALIKE_IF_SHORT if len(text) <= _SHORT else _ALIKE
+        found = found or difflib.get_close_matches(
+            _folded(text), self._without_case, _SIMILAR, alike
+        )
         units = [self._without_case[label][0] for label in found[:_SIMILAR]]
         if not units:
-            return f"the labels run from {self._labels[0]!r} to {self._labels[-1]!r}"
+            ends = f"the labels run from {self._labels[0]!r} to {self._labels[-1]!r}"
+            return f"{ends}: `exporter inspect MODEL --labels` lists them"
         return "similar labels: " + ", ".join(f"{self._labels[unit]!r} ({unit})" for unit in units)
 
 

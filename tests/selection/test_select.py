@@ -476,6 +476,13 @@ def test_near_misses_search_words(missing: str, suggested: str) -> None:
     assert caught.value.hint.startswith(suggested)
 
 
+def test_another_animal_is_no_near_miss() -> None:
+    with pytest.raises(UsageError) as caught:
+        select(units=2, keep="parrot", labels=["marmot", "macaw"])
+    assert "similar" not in caught.value.hint
+    assert caught.value.hint.endswith("`exporter inspect MODEL --labels` lists them")
+
+
 # --- properties ---------------------------------------------------------------------------------
 
 
