@@ -30,6 +30,7 @@ _SEARCHED = 32  # networks of the path that are tried at most, by bisection
 _NAMED = 10  # units in one sentence
 _RESAMPLES = 1000  # of an interval
 _TIMED_BYTES = 1 << 24  # of the samples to time on
+_NOTHING_REMOVED = "0 channels were removed: this is the network before trimming, unchanged"
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,7 +246,8 @@ class Search:
 
     def _warnings(self, found: Measured) -> tuple[str, ...]:
         units = _about_units(self.rarely_seen)
-        return (*self._about_rows(), *units, *self._about_outputs(found))
+        whole = (_NOTHING_REMOVED,) if not found.index else ()
+        return (*whole, *self._about_rows(), *units, *self._about_outputs(found))
 
     def _about_rows(self) -> list[str]:
         """The products that read more columns than the samples give rows."""

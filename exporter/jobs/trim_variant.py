@@ -35,14 +35,15 @@ def check_trimming(job: Job) -> None:
 
 def trimmed_file(
     job: Job, source: OpenedModel, pruned: FloatFile, inputs: Samples, path: Path
-) -> tuple[FloatFile, CheckResults]:
+) -> tuple[FloatFile, CheckResults, QualityMeter]:
     """Trim a pruned float file, write the result to a path, and open it again.
 
     Args:
         inputs: some calibrate, the others are held out.
 
     Returns:
-        The trimmed file; and its record, its checks and its task quality on held-out samples.
+        The trimmed file; its record and checks; and the meter of its task quality, and of its
+        quantized files: on the held-out samples.
 
     Raises:
         UsageError: too few samples, or a target that no trimmed network reaches.
@@ -60,5 +61,4 @@ def trimmed_file(
     small = source.reopen(path)
     results = search.results(found)
     meter = QualityMeter(job, original, search.held_out, pruned.cut.selection.labels)
-    results += meter.measure(small, pruned.cut.remap.heads)
-    return replace(pruned, path=path, model=small, warnings=()), results
+    return replace(pruned, path=path, model=small, warnings=()), results, meter

@@ -324,10 +324,12 @@ def _trim(
     job, uncut, kind = variant.job, made.uncut, made.uncut.model.kind
     name = variant.name_of(kind, made.model.precision, TRIMMED)
     path = variant.path_of(name) if scratch is None else scratch / Path(name).name
-    small, results = trimmed_file(job, variant.source, made, variant.inputs, path)
+    small, results, meter = trimmed_file(job, variant.source, made, variant.inputs, path)
+    heads = made.cut.remap.heads
     small.model.name = name
     job.timings.end("trim")
     if scratch is None:
+        results += meter.measure(small.model, heads)
         results += variant.measure(uncut, small.model, path)
     artifact = describe_artifact(small.model, path, made.route, uncut.path)
     results = results.for_artifact(name)
@@ -342,7 +344,8 @@ def _trim(
         results = CheckResults.warn(*quantized.warnings)
         results += variant.check(small.model, quantized.model, (), spec.precision)
         results += variant.measure(uncut, quantized.model, path)
-        proof = Proof("sampled", QUANTIZED_AFTER_TRIM)
+        results += meter.measure(quantized.model, heads).for_artifact(name)
+        proof = Proof("sampled", QUANTIZED_AFTER_TRIM) if job.verify else None
         artifact = describe_artifact(quantized.model, path, made.route, uncut.path, proof)
         yield _Pruned(made.cut, quantized.model, artifact, results, has_quality=True)
 

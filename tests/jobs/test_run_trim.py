@@ -41,6 +41,7 @@ def report(folder: Path) -> exporter.Report:
         trim=True,
         target=0.6,
         precisions=("fp32", "int8"),
+        min_accuracy=0.01,
         **SMALL,
     )
     assert "--trim --target 0.6" in found.command
@@ -91,7 +92,32 @@ def test_the_agreement_is_that_of_both_files(folder: Path, report: exporter.Repo
         abs((first == second).mean() - (row.agreement or 0.0)) < 0.35
     )  # most samples calibrated it
     quantized = [c for c in report.checks if c.artifact == "trimmed.int8.onnx"]
-    assert {c.stage for c in quantized} == {"quantize"}
+    assert {c.stage for c in quantized} == {"quantize", "quality"}
+
+
+def test_every_file_has_the_gate_on_the_task_quality(report: exporter.Report) -> None:
+    files = {each.path for each in report.artifacts}
+    gates = [check for check in report.checks if check.stage == "quality"]
+    assert {check.artifact for check in gates} == files
+    assert {row.artifact for row in report.quality} == files
+
+
+def test_what_is_not_verified_is_not_called_so(folder: Path, tmp_path: Path) -> None:
+    found = exporter.run(
+        folder / "net.onnx",
+        tmp_path / "out",
+        keep=[0, 1, 3],
+        data=folder / "data.npz",
+        trim=True,
+        min_agreement=1.0,
+        precisions=("fp32", "int8"),
+        verify=False,
+        **{**SMALL, "multiple": 1000},  # of which no group has as many channels
+    )
+    assert {each.path: each.proof for each in found.artifacts}["trimmed.int8.onnx"] is None
+    (row,) = found.trimmed
+    assert row.multiply_adds == row.original_multiply_adds
+    assert any(text.startswith("0 channels were removed") for text in found.warnings)
 
 
 def test_only_the_precisions_that_are_wanted_are_written(folder: Path, tmp_path: Path) -> None:
